@@ -1,0 +1,257 @@
+"""Cost of a step of a space-time network, through the public API, beside NumPy, PyTorch and JAX.
+
+    python experiments/benchmarks/w3_spacetime.py [--cases dense1,dense64,separable,fft,cost]
+
+One thread pinned to one core, CPU seconds, the contestants interleaved, medians; every
+contestant is checked against NumPy first. The peers (torch, jax) are optional: those
+that are installed take part. The time measured is that of `meanfield.integrate`: loop,
+guards and saving of the two ends included. `cost` prints the cost per step against N.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MEANFIELD_THREADS"):
+    os.environ[_variable] = "1"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_ENABLE_X64", "1")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+import numpy as np  # noqa: E402
+
+from meanfield import Controls, Convolution, Dense, Grid, Separable, SpaceTimeNetwork, integrate  # noqa: E402
+
+try:
+    import torch
+
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+except ImportError:
+    torch = None
+try:
+    import jax
+    import jax.numpy as jnp
+except ImportError:
+    jax = None
+
+Contestants = dict[str, Callable[[], np.ndarray]]
+RNG = np.random.default_rng(4)
+
+
+def cpu_seconds(function: Callable[[], object], at_least: float = 0.02) -> float:
+    """CPU seconds of one call, repeated until the clock can tell."""
+    start = time.process_time()
+    function()
+    once = time.process_time() - start
+    repeats = max(1, int(at_least / max(once, 1e-6)))
+    start = time.process_time()
+    for _ in range(repeats):
+        function()
+    return (time.process_time() - start) / repeats
+
+
+def compare(title: str, contestants: Contestants, n_steps: int, rounds: int = 7) -> dict[str, float]:
+    """Check, warm up, time round robin, print medians per step and the ratio of the best peer to each."""
+    reference = contestants["numpy"]()
+    gaps = {name: float(np.abs(np.asarray(f()) - reference).max()) for name, f in contestants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, function in contestants.items():
+            seconds[name].append(cpu_seconds(function))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    best = min((m, name) for name, m in medians.items() if not name.startswith("meanfield"))
+    print(f"-- {title}: best peer {best[1]}")
+    for name, m in sorted(medians.items(), key=lambda item: item[1]):
+        spread = f"[{min(seconds[name]) / n_steps * 1e6:.1f}, {max(seconds[name]) / n_steps * 1e6:.1f}]"
+        print(
+            f"   {name:26s} {m / n_steps * 1e6:10.2f} us/step {spread:20s} {best[0] / m:6.2f} x best peer   gap {gaps[name]:.0e}"
+        )
+    return medians
+
+
+def dense_one() -> None:
+    """W3: dense static kernel, one sample."""
+    for n in (256, 1024, 4096, 16384):
+        steps = max(2, min(200, int(2e8 / n**2)))
+        w, z, b, h = RNG.standard_normal((n, n)), RNG.standard_normal(n), RNG.standard_normal(n), 1 / steps
+        grid = Grid.circle(n)
+        exact = SpaceTimeNetwork(Dense(grid, w), "tanh", b)
+        single = SpaceTimeNetwork(Dense(grid, w, storage="float32"), "tanh", b)
+
+        def f_np(w: np.ndarray = w, z: np.ndarray = z, b: np.ndarray = b, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+            x = z.copy()
+            for _ in range(steps):
+                x += h * np.tanh(w @ x / n + b)
+            return x
+
+        contestants: Contestants = {
+            "numpy": f_np,
+            "meanfield": lambda m=exact, z=z, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final,
+            "meanfield float32 storage": lambda m=single, z=z, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final,
+        }
+        if torch:
+            tw, tz, tb = map(torch.from_numpy, (w, z, b))
+
+            def f_th(tw=tw, tz=tz, tb=tb, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+                x = tz.clone()
+                for _ in range(steps):
+                    x.add_(torch.tanh(torch.addmv(tb, tw, x, alpha=1 / n)), alpha=h)
+                return x.numpy()
+
+            contestants["torch"] = f_th
+        if jax:
+            jw, jz, jb = map(jnp.asarray, (w, z, b))
+            run = jax.jit(lambda w, z, b, h, s=steps: jax.lax.scan(lambda z, _: (z + h * jnp.tanh(w @ z / z.shape[0] + b), None), z, None, length=s)[0])
+            contestants["jax"] = lambda run=run, jw=jw, jz=jz, jb=jb, h=h: np.asarray(run(jw, jz, jb, h).block_until_ready())
+        compare(f"dense, 1 sample, N = {n}", contestants, steps)
+
+
+def dense_batch() -> None:
+    """W3: dense static kernel, 64 samples."""
+    for n in (256, 1024, 4096):
+        m, steps = 64, max(2, min(100, int(6e7 / n**2)))
+        w, z, b, h = RNG.standard_normal((n, n)), RNG.standard_normal((n, m)), RNG.standard_normal(n), 1 / steps
+        model = SpaceTimeNetwork(Dense(Grid.circle(n), w), "tanh", b, n_samples=m)
+        rows = np.ascontiguousarray(z.T)
+
+        def f_np(w: np.ndarray = w, z: np.ndarray = z, b: np.ndarray = b, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+            x = z.copy()
+            for _ in range(steps):
+                x += h * np.tanh(w @ x / n + b[:, None])
+            return x
+
+        contestants: Contestants = {
+            "numpy": f_np,
+            "meanfield": lambda m=model, z=rows, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final.T,
+        }
+        if torch:
+            tw, tz, tb = map(torch.from_numpy, (w, z, b))
+
+            def f_th(tw=tw, tz=tz, tb=tb, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+                x = tz.clone()
+                for _ in range(steps):
+                    x.add_(torch.tanh(torch.addmm(tb[:, None], tw, x, alpha=1 / n)), alpha=h)
+                return x.numpy()
+
+            contestants["torch"] = f_th
+        if jax:
+            jw, jz, jb = map(jnp.asarray, (w, z, b))
+            run = jax.jit(lambda w, z, b, h, s=steps: jax.lax.scan(lambda z, _: (z + h * jnp.tanh(w @ z / z.shape[0] + b[:, None]), None), z, None, length=s)[0])
+            contestants["jax"] = lambda run=run, jw=jw, jz=jz, jb=jb, h=h: np.asarray(run(jw, jz, jb, h).block_until_ready())
+        compare(f"dense, 64 samples, N = {n}", contestants, steps)
+
+
+def separable() -> None:
+    """W3: separable kernel of rank 8 whose amplitudes change at every layer."""
+    for n in (256, 1024, 4096, 16384, 65536):
+        r, steps = 8, 200
+        u, v, am = RNG.standard_normal((r, n)), RNG.standard_normal((r, n)), RNG.standard_normal((steps, r))
+        z, b, h = RNG.standard_normal(n), RNG.standard_normal(n), 1 / steps
+        amplitude = Controls(np.arange(steps + 1) / steps, am)
+        model = SpaceTimeNetwork(Separable(Grid.circle(n), u, v), "tanh", b, amplitude=amplitude)
+
+        def f_np(u=u, v=v, am=am, z=z, b=b, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+            x = z.copy()
+            for s in range(steps):
+                x += h * np.tanh((am[s] * (v @ x)) @ u / n + b)
+            return x
+
+        contestants: Contestants = {
+            "numpy": f_np,
+            "meanfield": lambda m=model, z=z, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final,
+        }
+        if torch:
+            tu, tv, tam, tz, tb = map(torch.from_numpy, (u, v, am, z, b))
+
+            def f_th(tu=tu, tv=tv, tam=tam, tz=tz, tb=tb, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+                x = tz.clone()
+                for s in range(steps):
+                    x.add_(torch.tanh((tam[s] * (tv @ x)) @ tu / n + tb), alpha=h)
+                return x.numpy()
+
+            contestants["torch"] = f_th
+        if jax:
+            ja = [jnp.asarray(a) for a in (z, b, u, v, am)]
+            run = jax.jit(lambda z, b, U, V, am, h: jax.lax.scan(lambda z, a: (z + h * jnp.tanh((a * (V @ z)) @ U / z.shape[0] + b), None), z, am)[0])
+            contestants["jax"] = lambda run=run, ja=ja, h=h: np.asarray(run(*ja, h).block_until_ready())
+        compare(f"separable, rank 8, N = {n}", contestants, steps)
+
+
+def fft() -> None:
+    """W3: convolution on the circle, the amplitude changing at every layer."""
+    for n in (256, 1024, 4096, 16384, 65536):
+        steps = 200
+        x = np.arange(n) / n
+        kernel = np.exp(-50 * np.minimum(x, 1 - x) ** 2)
+        kh, am = np.fft.rfft(kernel), 1 + np.linspace(0, 1, steps)
+        z, b, h = RNG.standard_normal(n), RNG.standard_normal(n), 1 / steps
+        model = SpaceTimeNetwork(Convolution(Grid.circle(n), kernel), "tanh", b, amplitude=Controls(np.arange(steps + 1) / steps, am))
+
+        def f_np(kh=kh, am=am, z=z, b=b, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+            x = z.copy()
+            for s in range(steps):
+                x += h * np.tanh(am[s] * np.fft.irfft(kh * np.fft.rfft(x), n=n) / n + b)
+            return x
+
+        contestants: Contestants = {
+            "numpy": f_np,
+            "meanfield": lambda m=model, z=z, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final,
+        }
+        if torch:
+            tz, tb, tkh = map(torch.from_numpy, (z, b, kh))
+
+            def f_th(tz=tz, tb=tb, tkh=tkh, am=am, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+                x = tz.clone()
+                for s in range(steps):
+                    x.add_(torch.tanh(torch.fft.irfft(tkh * torch.fft.rfft(x), n=n) * (am[s] / n) + tb), alpha=h)
+                return x.numpy()
+
+            contestants["torch"] = f_th
+        if jax:
+            ja = [jnp.asarray(a) for a in (z, b, kh, am)]
+            run = jax.jit(
+                lambda z, b, kh, am, h: jax.lax.scan(
+                    lambda z, a: (z + h * jnp.tanh(a * jnp.fft.irfft(kh * jnp.fft.rfft(z), n=z.shape[0]) / z.shape[0] + b), None), z, am
+                )[0]
+            )
+            contestants["jax"] = lambda run=run, ja=ja, h=h: np.asarray(run(*ja, h).block_until_ready())
+        compare(f"convolution, N = {n}", contestants, steps)
+
+
+def cost() -> None:
+    """Cost per Euler step against N, in microseconds, with the growth between lines."""
+    print(f"{'N':>7s} {'dense':>12s} {'convolution':>12s} {'separable 8':>12s}   us/step")
+    for n in (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536):
+        grid, z = Grid.circle(n), RNG.standard_normal(n)
+        row = []
+        for make in (
+            lambda: Dense(grid, RNG.standard_normal((n, n))) if n <= 16384 else None,  # noqa: B023
+            lambda: Convolution(grid, RNG.standard_normal(n)),  # noqa: B023
+            lambda: Separable(grid, RNG.standard_normal((8, n)), RNG.standard_normal((8, n))),  # noqa: B023
+        ):
+            operator = make()
+            if operator is None:
+                row.append(float("nan"))
+                continue
+            steps = 20 if isinstance(operator, Dense) and n > 2048 else 400
+            model = SpaceTimeNetwork(operator, "tanh")
+            integrate(model, z, (0, 1), scheme="euler", n_steps=2)
+            runs = [cpu_seconds(lambda: integrate(model, z, (0, 1), scheme="euler", n_steps=steps)) for _ in range(5)]  # noqa: B023
+            row.append(statistics.median(runs) / steps * 1e6)
+        print(f"{n:7d} " + " ".join(f"{v:12.2f}" for v in row), flush=True)
+
+
+CASES = {"dense1": dense_one, "dense64": dense_batch, "separable": separable, "fft": fft, "cost": cost}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default=",".join(CASES), help="comma-separated, of " + ", ".join(CASES))
+    for chosen in parser.parse_args().cases.split(","):
+        CASES[chosen]()

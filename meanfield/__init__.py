@@ -1,0 +1,65 @@
+"""Width and depth limits of residual networks.
+
+    >>> import numpy as np, meanfield as mf
+    >>> grid = mf.Grid.circle(64)
+    >>> model = mf.SpaceTimeNetwork(mf.Dense(grid, lambda x, y: -np.cos(2 * np.pi * (x - y))), "tanh")
+    >>> solution = mf.integrate(model, np.sin(2 * np.pi * grid.nodes), (0.0, 5.0), dt=0.05)
+
+Names are loaded when first used, so importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "errors": (
+        "ConfigError",
+        "CorruptFileError",
+        "FileFormatError",
+        "MeanfieldError",
+        "NumericalError",
+        "OutputError",
+        "ResourceError",
+        "ResumeMismatchError",
+        "RunLockedError",
+        "UnsafeFileError",
+    ),
+    "activations": ("Activation", "activation"),
+    "grids": ("Grid",),
+    "operators.base": ("IntegralOperator",),
+    "operators.dense": ("Dense",),
+    "operators.separable": ("Separable",),
+    "operators.convolution": ("Convolution",),
+    "operators.path": ("OperatorPath",),
+    "controls": ("Controls",),
+    "schemes": ("Scheme",),
+    "models.spacetime": ("SpaceTimeNetwork",),
+    "models.function": ("FunctionModel",),
+    "probes": ("Probe",),
+    "solution": ("Solution", "Status"),
+    "integration": ("integrate", "steps"),
+    "storage.run": ("create_run", "open_run"),
+    "diagnostics.rates": ("fit_rate",),
+    "diagnostics.spectrum": ("spectrum",),
+    "verdict": ("Verdict",),
+    "experiment": ("Experiment", "RunFile"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = sorted([*_HOME_OF, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,222 @@
+"""Compiled activation functions, chosen by the integer code of `activations`.
+
+Scalar forms branch on the code; array forms branch once and then run a vector loop.
+A new activation is one branch in each.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meanfield._jit import ELEMENTARY, njit
+from meanfield._vectormath import (
+    cos_bounded,
+    dilogarithm_unit,
+    exp,
+    log_cosh,
+    normal_cdf,
+    normal_pdf,
+    prefer512,
+    sigmoid,
+    sin_bounded,
+    softplus,
+    tanh,
+)
+
+Array = NDArray[np.float64]
+
+IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, GELU, SINE = range(8)
+_SLOPE = 0.01
+_ZETA2 = 1.6449340668482264
+# Beyond this the vector sine has no digits left to reduce with; the C library takes over.
+_FAR = 1e5
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def _sech_squared(x: float) -> float:
+    e = exp(-2.0 * abs(x))
+    return 4.0 * e / ((1.0 + e) * (1.0 + e))
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def _sigmoid_slope(x: float) -> float:
+    e = exp(-abs(x))
+    return e / ((1.0 + e) * (1.0 + e))
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def _softplus_primitive(x: float) -> float:
+    tail = dilogarithm_unit(exp(-abs(x)))
+    return (0.5 * x * x + _ZETA2) - tail if x > 0.0 else tail
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def _finite(x: float) -> float:
+    """X with -inf replaced by a number at which the left tail has vanished."""
+    return -40.0 if x < -40.0 else x
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def _gelu(x: float) -> float:
+    return _finite(x) * normal_cdf(x)
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def _gelu_slope(x: float) -> float:
+    y = 40.0 if x > 40.0 else _finite(x)
+    return normal_cdf(x) + y * normal_pdf(y)
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def _gelu_primitive(x: float) -> float:
+    y = _finite(x)
+    bounded = 40.0 if y > 40.0 else y
+    return 0.5 * ((y * y - 1.0) * normal_cdf(y) + bounded * normal_pdf(bounded)) + 0.25
+
+
+@njit(fastmath=ELEMENTARY)
+def value(code: int, x: float) -> float:
+    """sigma(x)."""
+    if code == RELU:
+        return 0.0 if x < 0.0 else x
+    if code == LEAKY_RELU:
+        return _SLOPE * x if x < 0.0 else x
+    if code == TANH:
+        return tanh(x)
+    if code == SIGMOID:
+        return sigmoid(x)
+    if code == SOFTPLUS:
+        return softplus(x)
+    if code == GELU:
+        return _gelu(x)
+    if code == SINE:
+        return math.sin(x)
+    return x
+
+
+@njit(fastmath=ELEMENTARY)
+def derivative(code: int, x: float) -> float:
+    """sigma'(x); at a kink the value from the left."""
+    if code == RELU:
+        return 1.0 if x > 0.0 else (x if x != x else 0.0)  # noqa: PLR0124
+    if code == LEAKY_RELU:
+        return 1.0 if x > 0.0 else (x if x != x else _SLOPE)  # noqa: PLR0124
+    if code == TANH:
+        return _sech_squared(x)
+    if code == SIGMOID:
+        return _sigmoid_slope(x)
+    if code == SOFTPLUS:
+        return sigmoid(x)
+    if code == GELU:
+        return _gelu_slope(x)
+    if code == SINE:
+        return math.cos(x)
+    return 1.0
+
+
+@njit(fastmath=ELEMENTARY)
+def primitive(code: int, x: float) -> float:
+    """Sigma(x), Sigma' = sigma."""
+    if code == RELU:
+        return 0.0 if x < 0.0 else 0.5 * x * x
+    if code == LEAKY_RELU:
+        return 0.5 * (_SLOPE * x if x < 0.0 else x) * x
+    if code == TANH:
+        return log_cosh(x)
+    if code == SIGMOID:
+        return softplus(x)
+    if code == SOFTPLUS:
+        return _softplus_primitive(x)
+    if code == GELU:
+        return _gelu_primitive(x)
+    if code == SINE:
+        s = math.sin(0.5 * x)
+        return 2.0 * s * s
+    return 0.5 * x * x
+
+
+@njit(fastmath=ELEMENTARY)
+def _all_near(x: Array) -> bool:
+    """Whether every entry is in the range of the vector sine; NaN counts as near."""
+    far = 0
+    for j in range(x.size):
+        far += 1 if abs(x[j]) > _FAR else 0
+    return far == 0
+
+
+@njit(fastmath=ELEMENTARY)
+def apply_value(code: int, x: Array, out: Array) -> None:
+    """Fill out = sigma(x) over flat arrays; `out` may be `x`."""
+    prefer512()
+    if code == RELU:
+        for j in range(x.size):
+            out[j] = 0.0 if x[j] < 0.0 else x[j]
+    elif code == LEAKY_RELU:
+        for j in range(x.size):
+            out[j] = _SLOPE * x[j] if x[j] < 0.0 else x[j]
+    elif code == TANH:
+        for j in range(x.size):
+            out[j] = tanh(x[j])
+    elif code == SIGMOID:
+        for j in range(x.size):
+            out[j] = sigmoid(x[j])
+    elif code == SOFTPLUS:
+        for j in range(x.size):
+            out[j] = softplus(x[j])
+    elif code == GELU:
+        for j in range(x.size):
+            out[j] = _gelu(x[j])
+    elif code == SINE and _all_near(x):
+        for j in range(x.size):
+            out[j] = sin_bounded(x[j])
+    else:
+        for j in range(x.size):
+            out[j] = value(code, x[j])
+
+
+@njit(fastmath=ELEMENTARY)
+def apply_derivative(code: int, x: Array, out: Array) -> None:
+    """Fill out = sigma'(x) over flat arrays; `out` may be `x`."""
+    prefer512()
+    if code == TANH:
+        for j in range(x.size):
+            out[j] = _sech_squared(x[j])
+    elif code == SIGMOID:
+        for j in range(x.size):
+            out[j] = _sigmoid_slope(x[j])
+    elif code == SOFTPLUS:
+        for j in range(x.size):
+            out[j] = sigmoid(x[j])
+    elif code == GELU:
+        for j in range(x.size):
+            out[j] = _gelu_slope(x[j])
+    elif code == SINE and _all_near(x):
+        for j in range(x.size):
+            out[j] = cos_bounded(x[j])
+    else:
+        for j in range(x.size):
+            out[j] = derivative(code, x[j])
+
+
+@njit(fastmath=ELEMENTARY)
+def apply_primitive(code: int, x: Array, out: Array) -> None:
+    """Fill out = Sigma(x) over flat arrays; `out` may be `x`."""
+    prefer512()
+    if code == TANH:
+        for j in range(x.size):
+            out[j] = log_cosh(x[j])
+    elif code == SIGMOID:
+        for j in range(x.size):
+            out[j] = softplus(x[j])
+    elif code == SOFTPLUS:
+        for j in range(x.size):
+            out[j] = _softplus_primitive(x[j])
+    elif code == GELU:
+        for j in range(x.size):
+            out[j] = _gelu_primitive(x[j])
+    else:
+        for j in range(x.size):
+            out[j] = primitive(code, x[j])

@@ -1,0 +1,129 @@
+"""Parameters that depend on depth: biases, amplitudes, the controls of training.
+
+A `Controls` holds values on a depth grid. Piecewise constant, it is a residual
+network's layers, theta(t) = theta_k on [t_k, t_{k+1}); piecewise linear, it is
+their continuous limit, theta(t) = (1 - s) theta_k + s theta_{k+1}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meanfield._checks import finite_array, one_of, positive_int
+from meanfield.errors import ConfigError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """Parameters over depth, piecewise constant or piecewise linear.
+
+    Parameters
+    ----------
+    knots
+        Depths t_0 < ... < t_K, (K + 1,).
+    values
+        Parameters, (K, ...) when piecewise constant, (K + 1, ...) when linear.
+    interpolation
+        ``"constant"`` (right-continuous) or ``"linear"``.
+
+    Raises
+    ------
+    ConfigError
+        If the knots do not increase or the lengths do not match.
+    """
+
+    knots: Array
+    values: Array
+    interpolation: str = "constant"
+
+    def __post_init__(self) -> None:
+        one_of("interpolation", self.interpolation, ("constant", "linear"))
+        knots = finite_array("knots", self.knots, shape=(None,))
+        values = finite_array("values", self.values)
+        if len(knots) < 2 or not (np.diff(knots) > 0).all():
+            raise ConfigError("knots must be at least two strictly increasing depths")
+        wanted = len(knots) - (self.interpolation == "constant")
+        if values.ndim == 0 or len(values) != wanted:
+            have = len(values) if values.ndim else 0
+            raise ConfigError(
+                f"values has length {have}, but {len(knots)} knots need {wanted} values ({self.interpolation})"
+            )
+        object.__setattr__(self, "knots", knots)
+        object.__setattr__(self, "values", values)
+
+    @classmethod
+    def sample(cls, function: Any, knots: Any, interpolation: str = "linear") -> Controls:
+        """Controls that take the values of a callable of depth at the knots (midpoints if constant)."""
+        knots = finite_array("knots", knots, shape=(None,))
+        at = knots if interpolation == "linear" else 0.5 * (knots[1:] + knots[:-1])
+        return cls(knots, np.array([np.asarray(function(t), dtype=np.float64) for t in at]), interpolation)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the parameters at one depth."""
+        return self.values.shape[1:]
+
+    @property
+    def breakpoints(self) -> Array:
+        """Depths at which theta or its derivative jumps: the inner knots."""
+        return self.knots[1:-1]
+
+    def at(self, t: float) -> Array:
+        """Parameters at depth t; outside the knots the end values continue."""
+        last = len(self.knots) - 2
+        k = min(max(int(np.searchsorted(self.knots, t, side="right")) - 1, 0), last)
+        if self.interpolation == "constant":
+            value: Array = self.values[k]
+            return value
+        s = min(max((t - self.knots[k]) / (self.knots[k + 1] - self.knots[k]), 0.0), 1.0)
+        if s == 0.0:
+            return np.asarray(self.values[k])
+        return np.asarray((1.0 - s) * self.values[k] + s * self.values[k + 1])
+
+    def refine(self, factor: int = 2) -> Controls:
+        """Same function of depth on a grid with every interval cut into `factor` equal parts."""
+        factor = positive_int("factor", factor)
+        s = np.arange(factor) / factor
+        inner = self.knots[:-1, None] + s * np.diff(self.knots)[:, None]
+        knots = np.append(inner.ravel(), self.knots[-1])
+        if self.interpolation == "constant":
+            return Controls(knots, np.repeat(self.values, factor, axis=0), "constant")
+        return Controls(knots, np.array([self.at(t) for t in knots]), "linear")
+
+    def coarsen(self, factor: int = 2) -> Controls:
+        """Controls on every `factor`-th knot: interval means if constant, knot values if linear."""
+        factor = positive_int("factor", factor)
+        if (len(self.knots) - 1) % factor:
+            raise ConfigError(f"factor {factor} does not divide the {len(self.knots) - 1} intervals")
+        knots = self.knots[::factor]
+        if self.interpolation == "linear":
+            return Controls(knots, self.values[::factor], "linear")
+        length = np.diff(self.knots).reshape((-1,) + (1,) * len(self.shape))
+        mass = np.add.reduceat(self.values * length, np.arange(0, len(self.values), factor))
+        return Controls(knots, mass / np.diff(knots).reshape(length[: len(knots) - 1].shape), "constant")
+
+    def norm(self) -> float:
+        """L2 norm over depth of the Euclidean norm, (int |theta(t)|^2 dt)^(1/2), exact."""
+        step = np.diff(self.knots)
+        flat = self.values.reshape(len(self.values), -1)
+        if self.interpolation == "constant":
+            return float(np.sqrt(step @ (flat**2).sum(axis=1)))
+        left, right = flat[:-1], flat[1:]
+        return float(np.sqrt(step @ ((left**2 + left * right + right**2).sum(axis=1) / 3)))
+
+    def roughness(self) -> float:
+        """H1 seminorm over depth, (int |theta'(t)|^2 dt)^(1/2); infinite for a jump."""
+        jump = np.diff(self.values, axis=0).reshape(len(self.values) - 1, -1)
+        if self.interpolation == "constant":
+            return float("inf") if jump.any() else 0.0
+        return float(np.sqrt(((jump**2).sum(axis=1) / np.diff(self.knots)).sum()))
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the controls, for digests of runs."""
+        return {"knots": self.knots, "values": self.values, "interpolation": self.interpolation}

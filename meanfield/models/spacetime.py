@@ -1,0 +1,362 @@
+"""The space-time network: a residual network of infinite width and depth.
+
+Per sample s, over neuron labels x in Omega and depth t,
+
+    outside:  d_t z = -gamma z + sigma( a(t) W z + b(t, x) )
+    inside:   d_t z = -gamma z + a(t) W sigma(z) + b(t, x)
+
+with (W z)(x) = local z(x) + int_Omega w(x, y) z(y) dy. On a grid the layer matrix
+is W_ij = q_j w(x_i, x_j): mean-field scaling, and an Euler step is a residual
+layer. Source: Liu, Markowich, "Selection dynamics for deep neural networks",
+arXiv 1905.09076 (outside); Esteve, Geshkovski, Pighin, Zuazua, "Large-time
+asymptotics in deep learning", arXiv 2008.02491 (inside).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meanfield._checks import check_memory, finite_array, finite_float, one_of, positive_int
+from meanfield.activations import Activation, activation
+from meanfield.controls import Controls
+from meanfield.errors import ConfigError
+from meanfield.fields import Field
+from meanfield.grids import Grid
+from meanfield.kernels.layers import activate_rows, affine_rows, derivative_rows, euler_rows, separable_steps
+from meanfield.operators.base import IntegralOperator
+from meanfield.operators.path import OperatorPath
+from meanfield.operators.separable import Separable
+from meanfield.schemes import Piece, Scheme
+from meanfield.storage.layout import Axis
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class SpaceTimeNetwork:
+    """Space-time network on a grid of neuron labels.
+
+    Parameters
+    ----------
+    operator
+        Integral operator W, constant in depth, or an `OperatorPath`.
+    activation
+        Name of sigma or an `Activation`.
+    bias
+        b: a number, a field (N,), or `Controls` over depth of numbers or fields.
+    placement
+        ``"outside"``: sigma(W z + b); ``"inside"``: W sigma(z) + b.
+    leak
+        gamma >= 0.
+    amplitude
+        a(t): `Controls` of numbers, or of r numbers, one for each term of a
+        `Separable` kernel without a local part. None is 1.
+    n_samples
+        Number of samples n carried together; None for a single field.
+
+    Raises
+    ------
+    ConfigError
+        For values that are not finite, or shapes that do not match.
+    """
+
+    operator: IntegralOperator | OperatorPath
+    activation: Activation
+    bias: Array | Controls
+    placement: str
+    leak: float
+    amplitude: Controls | None
+    n_samples: int | None
+    # Workspaces (one thread at a time), the bias as a field, a separable kernel padded for its fused loop.
+    _work: Array = field(repr=False)
+    _bias: Array | None = field(repr=False)
+    _padded: tuple[Array, Array] | None = field(repr=False)
+
+    def __init__(
+        self,
+        operator: IntegralOperator | OperatorPath,
+        activation: str | Activation,
+        bias: Any = 0.0,
+        *,
+        placement: str = "outside",
+        leak: float = 0.0,
+        amplitude: Controls | None = None,
+        n_samples: int | None = None,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "operator", operator)
+        put(self, "activation", _activation(activation))
+        put(self, "placement", one_of("placement", placement, ("outside", "inside")))
+        put(self, "leak", finite_float("leak", leak, least=0.0))
+        put(self, "n_samples", None if n_samples is None else positive_int("n_samples", n_samples))
+        n_nodes = operator.grid.n_nodes
+        rows = self.n_samples or 1
+        check_memory(f"a state of {rows} samples and {n_nodes} labels", 8 * 8 * rows * n_nodes)
+        put(self, "bias", _checked_bias(bias, n_nodes))
+        put(self, "amplitude", _checked_amplitude(amplitude, operator))
+        put(self, "_work", np.empty((3, rows, n_nodes)))
+        constant = None if isinstance(self.bias, Controls) else np.array(np.broadcast_to(self.bias, (n_nodes,)))
+        put(self, "_bias", constant)
+        put(self, "_padded", _padded(operator) if isinstance(operator, Separable) else None)
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the neuron labels."""
+        return self.operator.grid
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the state: (N,), or (n, N) with samples."""
+        n_nodes = self.grid.n_nodes
+        return (n_nodes,) if self.n_samples is None else (self.n_samples, n_nodes)
+
+    @property
+    def breakpoints(self) -> Array:
+        """Depths at which the right-hand side is not smooth, increasing."""
+        parts = [p.breakpoints for p in (self.operator, self.bias, self.amplitude) if hasattr(p, "breakpoints")]
+        return np.unique(np.concatenate(parts)) if parts else np.empty(0)
+
+    @property
+    def autonomous(self) -> bool:
+        """Whether neither W nor b depends on depth."""
+        return not (
+            isinstance(self.operator, OperatorPath) or isinstance(self.bias, Controls) or self.amplitude is not None
+        )
+
+    def bias_at(self, t: float) -> Array:
+        """Bias field at depth t, (N,)."""
+        if self._bias is not None:
+            return self._bias
+        value = self.bias.at(t) if isinstance(self.bias, Controls) else self.bias
+        return np.ascontiguousarray(np.broadcast_to(value, (self.grid.n_nodes,)))
+
+    def amplitude_at(self, t: float) -> float:
+        """Scalar amplitude a(t)."""
+        return 1.0 if self.amplitude is None else float(self.amplitude.at(t))
+
+    def linear(self, t: float, z: Array, out: Array, *, adjoint: bool = False) -> Array:
+        """Fill out = a(t) W z, or a(t) W* z, without the scalar amplitude.
+
+        The caller multiplies by `scale(t)`; amplitudes of single terms are applied here.
+        """
+        if isinstance(self.operator, OperatorPath):
+            apply = self.operator.apply_adjoint if adjoint else self.operator.apply
+            return apply(t, z, out)
+        if self.amplitude is not None and self.amplitude.shape:
+            left, right = self.operator.left, self.operator.right
+            if adjoint:
+                left, right = right, left
+            moments = self.amplitude.at(t) * ((z * self.grid.weights) @ right.T)
+            return np.matmul(moments, left, out=out)
+        return (self.operator.apply_adjoint if adjoint else self.operator.apply)(z, out)
+
+    def scale(self, t: float) -> float:
+        """Scalar by which `linear` is to be multiplied at depth t."""
+        return 1.0 if self.amplitude is None or self.amplitude.shape else self.amplitude_at(t)
+
+    def rate(self, t: float, y: Array, out: Array) -> None:
+        """Fill out with d_t z at depth t; y and out have shape `shape`."""
+        work = self._work[0]
+        rows, target = y.reshape(work.shape), out.reshape(work.shape)
+        bias, scale = self.bias_at(t), self.scale(t)
+        if self.placement == "outside":
+            self.linear(t, rows, work)
+            activate_rows(self.activation.code, work, bias, scale, self.leak, rows, target)
+        else:
+            activate_rows(self.activation.code, rows, np.zeros_like(bias), 1.0, 0.0, rows, work)
+            self.linear(t, work, target)
+            affine_rows(target, bias, scale, self.leak, rows, target)
+
+    def jvp(self, t: float, y: Array, v: Array, out: Array) -> None:
+        """Fill out with the derivative of the rate at (t, y) in the direction v."""
+        self._derivative(t, y, v, out, adjoint=False)
+
+    def rate_vjp(self, t: float, y: Array, p: Array, gy: Array) -> None:
+        """Fill gy with the L2(q) adjoint of the rate's derivative at (t, y), applied to p.
+
+        Outside: gy = a W* (sigma'(u) p) - gamma p; inside: gy = sigma'(z) a W* p - gamma p.
+        Then <rate' v, p>_q = <v, gy>_q for every v.
+        """
+        self._derivative(t, y, p, gy, adjoint=True)
+
+    def _derivative(self, t: float, y: Array, v: Array, out: Array, *, adjoint: bool) -> None:
+        u, slope = self._work[0], self._work[1]
+        code, scale, bias = self.activation.code, self.scale(t), self.bias_at(t)
+        rows, direction, target = (a.reshape(u.shape) for a in (y, v, out))
+        outside = self.placement == "outside"
+        if outside:
+            self.linear(t, rows, u)
+        argument, shift, factor = (u, bias, scale) if outside else (rows, np.zeros_like(bias), 1.0)
+        # The slope multiplies before W where sigma is applied before it, transposed for the adjoint.
+        if outside == adjoint:
+            derivative_rows(code, argument, shift, factor, direction, slope)
+            self.linear(t, slope, target, adjoint=adjoint)
+            target *= scale
+        else:
+            self.linear(t, direction, target, adjoint=adjoint)
+            derivative_rows(code, argument, shift, factor, target, slope)
+            np.multiply(slope, scale, out=target)
+        if self.leak:
+            target -= self.leak * direction
+
+    def preactivation(self, t: float, y: Array) -> Array:
+        """u = a(t) W z + b(t), of the shape of y (what sigma sees when it stands outside)."""
+        rows = np.ascontiguousarray(y, dtype=np.float64).reshape(-1, self.grid.n_nodes)
+        u = np.empty_like(rows)
+        self.linear(t, rows, u)
+        u *= self.scale(t)
+        u += self.bias_at(t)
+        return u.reshape(np.shape(y))
+
+    def fields(self, y: Array) -> dict[str, Field]:
+        """Named arrays of a state: the activations z over samples and neurons."""
+        axes = ("neuron",) if self.n_samples is None else ("sample", "neuron")
+        return {"z": Field(y, axes, units="1", long_name="activation")}
+
+    def axes(self) -> tuple[Axis, ...]:
+        """Coordinates of the axes that `fields` names."""
+        nodes = self.grid.nodes
+        labels = nodes if nodes.ndim == 1 else np.arange(len(nodes))
+        name = "neuron label x" if nodes.ndim == 1 else "index of the neuron label"
+        axes = [Axis("neuron", labels, units="1", long_name=name)]
+        if self.n_samples is not None:
+            axes.insert(0, Axis("sample", np.arange(self.n_samples), units="1", long_name="index of the sample"))
+        return tuple(axes)
+
+    def static_fields(self) -> dict[str, Field]:
+        """Arrays that do not change with depth: quadrature weights, labels, a constant bias."""
+        found = {"quadrature_weight": Field(self.grid.weights, ("neuron",), long_name="quadrature weight")}
+        if self.grid.nodes.ndim == 2:
+            for d in range(self.grid.nodes.shape[1]):
+                column = np.ascontiguousarray(self.grid.nodes[:, d])
+                found[f"x{d + 1}"] = Field(column, ("neuron",), long_name=f"neuron label, coordinate {d + 1}")
+        if not isinstance(self.bias, Controls):
+            found["bias"] = Field(self.bias_at(0.0), ("neuron",), long_name="bias")
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the model, for digests of runs."""
+        return {
+            "model": "SpaceTimeNetwork",
+            "operator": self.operator.describe(),
+            "activation": self.activation.name,
+            "bias": self.bias.describe() if isinstance(self.bias, Controls) else self.bias,
+            "placement": self.placement,
+            "leak": self.leak,
+            "amplitude": None if self.amplitude is None else self.amplitude.describe(),
+            "shape": list(self.shape),
+        }
+
+    def fused(self, scheme: Scheme) -> bool:
+        """Whether `advance` has a compiled or shortened path for the scheme."""
+        if isinstance(self.bias, Controls) or isinstance(self.operator, OperatorPath):
+            return False
+        return self._padded is not None or (
+            self.placement == "outside" and scheme.n_stages == 1
+        )
+
+    def advance(self, scheme: Scheme, piece: Piece, first: int, count: int, y: Array) -> None:
+        """Advance y in place through steps first .. first + count - 1 of a piece.
+
+        Equal to the generic loop to round-off; advancing n steps and then m gives
+        the bytes of advancing n + m.
+        """
+        rows = y.reshape(self._work[0].shape)
+        if self._padded is not None:
+            self._advance_separable(scheme, piece, first, count, rows)
+            return
+        u, dt, bias, apply = self._work[0], piece.dt, self.bias_at(0.0), self.operator.apply
+        if self.amplitude is None:
+            scales = np.ones(count)
+        else:
+            times = piece.stage_times(scheme, first, count)[:, 0]
+            scales = np.array([self.amplitude_at(t) for t in times])
+        code, leak = self.activation.code, self.leak
+        for scale in scales.tolist():
+            apply(rows, u)
+            euler_rows(code, u, bias, scale, leak, dt, rows)
+
+    def _advance_separable(self, scheme: Scheme, piece: Piece, first: int, count: int, rows: Array) -> None:
+        left, right = self._padded
+        s, rank = scheme.n_stages, len(left)
+        table = np.zeros((count, s, rank + 1))
+        if self.amplitude is None:
+            table[:] = 1.0
+        else:
+            times = piece.stage_times(scheme, first, count)
+            values = np.array([self.amplitude.at(t) for t in times.ravel()]).reshape(count, s, -1)
+            terms = values.shape[2] if self.amplitude.shape else rank + 1
+            table[:, :, :terms] = values
+        separable_steps(
+            self.activation.code,
+            self.placement == "inside",
+            self.leak,
+            self.operator.local,  # type: ignore[union-attr]
+            left,
+            right,
+            self.bias_at(0.0),
+            table,
+            np.ascontiguousarray(scheme.a[:s, :s]),
+            np.ascontiguousarray(scheme.b[:s]),
+            piece.dt,
+            rows,
+        )
+
+
+_activation = activation
+
+
+def _checked_bias(bias: Any, n_nodes: int) -> Array | Controls:
+    if isinstance(bias, Controls):
+        if bias.shape not in ((), (n_nodes,)):
+            raise ConfigError(f"bias has shape {bias.shape} at each depth, expected () or ({n_nodes},)")
+        return bias
+    values = finite_array("bias", bias)
+    if values.shape not in ((), (n_nodes,)):
+        raise ConfigError(f"bias has length {values.shape}, but the grid has length ({n_nodes},)")
+    return values
+
+
+def _checked_amplitude(amplitude: Controls | None, operator: IntegralOperator | OperatorPath) -> Controls | None:
+    if amplitude is None or not amplitude.shape:
+        return amplitude
+    rank = len(operator.left) if isinstance(operator, Separable) else None
+    if rank is None or amplitude.shape != (rank,) or operator.local:  # type: ignore[union-attr]
+        raise ConfigError(
+            f"amplitude has shape {amplitude.shape}: it must be a number at each depth, or one number for each "
+            "term of a Separable operator without a local part"
+        )
+    return amplitude
+
+
+def _padded(operator: Separable) -> tuple[Array, Array]:
+    """Rows of a separable kernel with the weights in `right`, the rank rounded up to four."""
+    rank = len(operator.left)
+    shape = (-(-rank // 4) * 4, operator.grid.n_nodes)
+    left, right = np.zeros(shape), np.zeros(shape)
+    left[:rank] = operator.left
+    right[:rank] = operator.right * operator.grid.weights
+    return left, right
+
+
+def example() -> tuple[SpaceTimeNetwork, Array, Any]:
+    """Return a model, an initial field and its exact solution, for the generic tests.
+
+    Constant kernel kappa, tanh: z = z0 + (u - u0)/kappa with
+    u = asinh(e^(kappa t) sinh u0), u0 = kappa int z0 + beta.
+    """
+    kappa, beta = -2.0, -1.0
+    grid = Grid.interval(48, rule="gauss")
+    operator = Separable(grid, np.full((1, 48), kappa), np.ones((1, 48)))
+    model = SpaceTimeNetwork(operator, "tanh", beta)
+    y0 = np.cos(3 * grid.nodes) + 0.5
+    u0 = kappa * float(grid.weights @ y0) + beta
+
+    def exact(t: float) -> Array:
+        return np.asarray(y0 + (np.arcsinh(np.exp(kappa * t) * np.sinh(u0)) - u0) / kappa)
+
+    return model, y0, exact

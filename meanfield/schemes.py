@@ -1,0 +1,194 @@
+"""Explicit Runge-Kutta schemes, as data.
+
+A scheme is its tableau: with stages k_i = f(t + c_i h, y + h sum_j a_ij k_j),
+
+    y(t + h) ~ y + h sum_i b_i k_i,       error ~ h sum_i e_i k_i,
+
+and, where there is one, a continuous extension
+y(t + theta h) ~ y + h sum_i k_i sum_m P_im theta^(m+1). The time loop knows no
+scheme by name, so a new one is a new table here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meanfield._checks import finite_array, positive_int
+from meanfield.errors import ConfigError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scheme:
+    """Explicit Runge-Kutta tableau.
+
+    Parameters
+    ----------
+    name
+        What messages and files call it.
+    a
+        Stage coefficients, (s, s), strictly lower triangular.
+    b
+        Weights of the step, (s,), with sum 1.
+    c
+        Stage times as fractions of the step, (s,), c_i = sum_j a_ij.
+    order
+        Order of accuracy.
+    b_err
+        Weights of the error estimate, (s,), with sum 0; None without one.
+    interpolant
+        Coefficients P of the continuous extension, (s, m); None without one.
+
+    Raises
+    ------
+    ConfigError
+        If the tableau is implicit or inconsistent.
+    """
+
+    name: str
+    a: Array
+    b: Array
+    c: Array
+    order: int
+    b_err: Array | None = None
+    interpolant: Array | None = None
+
+    def __post_init__(self) -> None:
+        s = len(self.b)
+        checked = {
+            "a": finite_array("a", self.a, shape=(s, s)),
+            "b": finite_array("b", self.b, shape=(s,)),
+            "c": finite_array("c", self.c, shape=(s,)),
+        }
+        if self.b_err is not None:
+            checked["b_err"] = finite_array("b_err", self.b_err, shape=(s,))
+        if self.interpolant is not None:
+            checked["interpolant"] = finite_array("interpolant", self.interpolant, shape=(s, None))
+        for key, value in checked.items():
+            object.__setattr__(self, key, value)
+        positive_int("order", self.order)
+        if np.triu(self.a).any():
+            raise ConfigError(f"scheme {self.name}: a must be strictly lower triangular, only explicit schemes run")
+        if not np.allclose(self.a.sum(axis=1), self.c, atol=1e-14) or not math.isclose(self.b.sum(), 1.0, abs_tol=1e-14):
+            raise ConfigError(f"scheme {self.name}: the rows of a must sum to c and b to 1")
+
+    @property
+    def n_stages(self) -> int:
+        """Number of stages that a step itself needs (an error estimate may need one more)."""
+        return int(np.flatnonzero(self.b)[-1]) + 1
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the scheme estimates its error, interpolates, and ends in a stage at the new state."""
+        return self.b_err is not None and self.interpolant is not None and np.array_equal(self.a[-1], self.b)
+
+    def describe(self) -> dict[str, str | int]:
+        """What determines the scheme, for digests of runs."""
+        return {"scheme": self.name, "order": self.order, "tableau": repr((self.a.tolist(), self.b.tolist()))}
+
+
+def _table(name: str, order: int, a: list[list[float]], b: list[float]) -> Scheme:
+    s = len(b)
+    full = np.zeros((s, s))
+    for i, row in enumerate(a):
+        full[i, : len(row)] = row
+    return Scheme(name, full, np.array(b), full.sum(axis=1), order)
+
+
+EULER = _table("euler", 1, [[]], [1.0])
+"""y + h f(t, y): one step is one residual layer."""
+
+HEUN = _table("heun", 2, [[], [1.0]], [0.5, 0.5])
+"""Trapezoidal predictor-corrector, order 2."""
+
+RK4 = _table("rk4", 4, [[], [0.5], [0.0, 0.5], [0.0, 0.0, 1.0]], [1 / 6, 1 / 3, 1 / 3, 1 / 6])
+"""The classical scheme of order 4."""
+
+SSPRK2 = _table("ssprk2", 2, [[], [1.0]], [0.5, 0.5])
+"""Strong-stability-preserving scheme of order 2 (Shu-Osher); its tableau is Heun's."""
+
+SSPRK3 = _table("ssprk3", 3, [[], [1.0], [0.25, 0.25]], [1 / 6, 1 / 6, 2 / 3])
+"""Strong-stability-preserving scheme of order 3 (Shu-Osher)."""
+
+
+def _dormand_prince() -> Scheme:
+    a = np.zeros((7, 7))
+    a[1, :1] = [1 / 5]
+    a[2, :2] = [3 / 40, 9 / 40]
+    a[3, :3] = [44 / 45, -56 / 15, 32 / 9]
+    a[4, :4] = [19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729]
+    a[5, :5] = [9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656]
+    b = np.array([35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0])
+    a[6] = b
+    error = np.array([71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40])
+    # Shampine's continuous extension of order 4 that is C1 across steps.
+    p = np.array(
+        [
+            [1.0, -8048581381 / 2820520608, 8663915743 / 2820520608, -12715105075 / 11282082432],
+            [0.0, 0.0, 0.0, 0.0],
+            [0.0, 131558114200 / 32700410799, -68118460800 / 10900136933, 87487479700 / 32700410799],
+            [0.0, -1754552775 / 470086768, 14199869525 / 1410260304, -10690763975 / 1880347072],
+            [0.0, 127303824393 / 49829197408, -318862633887 / 49829197408, 701980252875 / 199316789632],
+            [0.0, -282668133 / 205662961, 2019193451 / 616988883, -1453857185 / 822651844],
+            [0.0, 40617522 / 29380423, -110615467 / 29380423, 69997945 / 29380423],
+        ]
+    )
+    return Scheme("dormand_prince", a, b, np.array([0, 0.2, 0.3, 0.8, 8 / 9, 1, 1]), 5, error, p)
+
+
+DORMAND_PRINCE = _dormand_prince()
+"""Dormand-Prince 5(4) with its continuous extension; the adaptive default."""
+
+SCHEMES = {s.name: s for s in (EULER, HEUN, RK4, SSPRK2, SSPRK3, DORMAND_PRINCE)}
+
+
+def scheme(name: str | Scheme) -> Scheme:
+    """Return the scheme of that name; a `Scheme` is returned as it is.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name; the message suggests the nearest one.
+    """
+    if isinstance(name, Scheme):
+        return name
+    found = SCHEMES.get(name) if isinstance(name, str) else None
+    if found is None:
+        near = difflib.get_close_matches(str(name), SCHEMES, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown scheme {name!r}{hint} (known: {', '.join(SCHEMES)})")
+    return found
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Uniform steps over [start, end], an interval on which the right-hand side is smooth."""
+
+    start: float
+    end: float
+    n_steps: int
+
+    @property
+    def dt(self) -> float:
+        """Length of a step."""
+        return (self.end - self.start) / self.n_steps
+
+    def time(self, k: int) -> float:
+        """Time after k steps of the piece, exactly `end` after the last."""
+        return self.end if k == self.n_steps else self.start + k * self.dt
+
+    def stage_times(self, scheme: Scheme, first: int, count: int) -> Array:
+        """Times of all stages of `count` steps, (count, s), kept inside the piece.
+
+        Parameters may jump at `end`; a stage there must see the value from the
+        left, so its time is moved down by one unit in the last place.
+        """
+        start = np.array([self.time(k) for k in range(first, first + count)])
+        times: Array = start[:, None] + self.dt * scheme.c[None, : scheme.n_stages]
+        return np.minimum(times, np.nextafter(self.end, self.start))

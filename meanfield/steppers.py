@@ -1,0 +1,274 @@
+"""Steppers: how a state advances by fixed or adaptive explicit Runge-Kutta steps.
+
+A stepper owns the state and its counters and nothing else: what is saved, watched
+or stopped is the business of `integrate`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meanfield._checks import check_memory
+from meanfield.errors import NumericalError
+from meanfield.kernels.layers import all_finite, combine, error_norm
+from meanfield.schemes import Piece, Scheme
+from meanfield.solution import Status
+
+Array = NDArray[np.float64]
+
+
+class Stepper:
+    """State, time and step counter of an integration, and the stages of its scheme."""
+
+    def __init__(self, model: Any, scheme: Scheme, pieces: tuple[Piece, ...], y0: Array, n_stages: int) -> None:
+        check_memory(f"{n_stages} stages of a state of shape {y0.shape}", 8 * y0.size * (n_stages + 4))
+        self.model = model
+        self.scheme = scheme
+        self.pieces = pieces
+        self.y = y0.copy()
+        self.t = pieces[0].start
+        self.step = 0
+        self.n_rates = 0
+        self.n_rejected = 0
+        self.problem: Status | None = None
+        self._k = np.empty((n_stages, y0.size))
+        self._stages = [k.reshape(y0.shape) for k in self._k]
+        self._trial = np.empty_like(self.y)
+
+    def check_start(self) -> None:
+        """Evaluate the rate once and raise `NumericalError` where it is not finite."""
+        self._rate(self.t, self.y, 0)
+        if not all_finite(self._k[0]):
+            where = int(np.flatnonzero(~np.isfinite(self._k[0]))[0])
+            index = tuple(int(i) for i in np.unravel_index(where, self.y.shape))
+            raise NumericalError(
+                f"the rate is {self._k[0][where]} at t={self.t!r}, step {self.step}, component {index}"
+            )
+
+    def _rate(self, t: float, y: Array, i: int) -> None:
+        self.model.rate(t, y, self._stages[i])
+        self.n_rates += 1
+
+    def move(self, t: float, y: Array) -> None:
+        """Put the state where an event was located inside the last step."""
+        self.t = t
+        np.copyto(self.y, y)
+
+    def state(self) -> dict[str, Any]:
+        """Counters and step memory, as JSON values; floats as hexadecimal."""
+        return {"t": self.t.hex(), "step": self.step, "n_rejected": self.n_rejected}
+
+    def restore(self, y: Array, meta: Mapping[str, Any]) -> None:
+        """Continue from a state saved by `state`, bit for bit."""
+        self.y[...] = y.reshape(self.y.shape)
+        self.t = float.fromhex(meta["t"])
+        self.step = int(meta["step"])
+        self.n_rejected = int(meta["n_rejected"])
+
+
+class FixedStepper(Stepper):
+    """Uniform steps on each piece; a fused path of the model is used where there is one."""
+
+    def __init__(self, model: Any, scheme: Scheme, pieces: tuple[Piece, ...], y0: Array) -> None:
+        super().__init__(model, scheme, pieces, y0, scheme.n_stages)
+        self._starts = np.cumsum([0] + [p.n_steps for p in pieces])
+        self.n_steps = int(self._starts[-1])
+        self._fused = hasattr(model, "advance") and bool(model.fused(scheme))
+        self._backup = np.empty_like(self.y) if self._fused else self.y
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step has been taken."""
+        return self.step >= self.n_steps
+
+    def time(self, step: int) -> float:
+        """Time after so many steps."""
+        piece = min(int(np.searchsorted(self._starts, step, side="right")) - 1, len(self.pieces) - 1)
+        return self.pieces[piece].time(step - int(self._starts[piece]))
+
+    def advance(self, count: int) -> None:
+        """Take `count` steps; on a non-finite state stop at the last good one and set `problem`."""
+        target = min(self.step + count, self.n_steps)
+        while self.step < target and self.problem is None:
+            index = int(np.searchsorted(self._starts, self.step, side="right")) - 1
+            first = self.step - int(self._starts[index])
+            stop = min(target - int(self._starts[index]), self.pieces[index].n_steps)
+            (self._advance_fused if self._fused else self._advance_stages)(self.pieces[index], first, stop - first)
+
+    def _advance_fused(self, piece: Piece, first: int, count: int) -> None:
+        np.copyto(self._backup, self.y)
+        self.model.advance(self.scheme, piece, first, count, self.y)
+        self.n_rates += count * self.scheme.n_stages
+        if all_finite(self.y.ravel()):
+            self._accept(piece, first, count)
+            return
+        # A bad state stays bad, so one test a call is enough; the last good step is found by halving.
+        np.copyto(self.y, self._backup)
+        if count == 1:
+            self.problem = Status.NONFINITE
+            return
+        half = count // 2
+        self._advance_fused(piece, first, half)
+        if self.problem is None:
+            self._advance_fused(piece, first + half, count - half)
+
+    def _advance_stages(self, piece: Piece, first: int, count: int) -> None:
+        scheme, dt, flat, k = self.scheme, piece.dt, self.y.ravel(), self._k
+        n_stages, trial = scheme.n_stages, self._trial.ravel()
+        times = piece.stage_times(scheme, first, count).tolist()
+        for m, row in enumerate(times):
+            self._rate(row[0], self.y, 0)
+            for i in range(1, n_stages):
+                combine(flat, k[:i], scheme.a[i, :i], dt, trial)
+                self._rate(row[i], self._trial, i)
+            combine(flat, k, scheme.b[:n_stages], dt, trial)
+            if not all_finite(trial):
+                self.problem = Status.NONFINITE
+                return
+            flat[:] = trial
+            self._accept(piece, first + m, 1)
+
+    def _accept(self, piece: Piece, first: int, count: int) -> None:
+        self.step += count
+        self.t = piece.time(first + count)
+
+
+class AdaptiveStepper(Stepper):
+    """Steps chosen by the scheme's error estimate under a PI controller; lands on the ends of pieces."""
+
+    SAFETY, SHRINK, GROW, BETA = 0.9, 0.2, 5.0, 0.04
+
+    def __init__(
+        self, model: Any, scheme: Scheme, pieces: tuple[Piece, ...], y0: Array, rtol: float, atol: float
+    ) -> None:
+        super().__init__(model, scheme, pieces, y0, len(scheme.b))
+        self.rtol, self.atol = rtol, atol
+        given = getattr(model, "error_weights", None)
+        weights = np.asarray(1.0 if given is None else given, dtype=np.float64)
+        self._weights = np.array(np.broadcast_to(weights / weights.mean(), y0.shape)).ravel()
+        self._index = 0
+        self._fresh = True
+        self._last_error = 1e-4
+        self._h = 0.0
+        self._old = self.y.copy()
+        self._old_t = self.t
+
+    @property
+    def done(self) -> bool:
+        """Whether the end has been reached."""
+        return self._index >= len(self.pieces)
+
+    @property
+    def dt_min(self) -> float:
+        """Smallest step that still moves the time."""
+        return 16.0 * math.ulp(max(abs(self.t), abs(self.pieces[-1].end)))
+
+    def check_start(self) -> None:
+        """Evaluate the rate once, raise where it is not finite, and choose the first step."""
+        super().check_start()
+        if self._h == 0.0:
+            self._h = self._first_step()
+
+    def _first_step(self) -> float:
+        """Size of the first step from the scales of y, y' and y'' (Hairer, Norsett, Wanner, section II.4)."""
+        piece, flat, k = self.pieces[0], self.y.ravel(), self._k
+        scale = self.atol + self.rtol * np.abs(flat)
+        d0, d1 = (float(np.sqrt(np.mean((v / scale) ** 2))) for v in (flat, k[0]))
+        h0 = 1e-6 if min(d0, d1) < 1e-5 else 0.01 * d0 / d1
+        h0 = min(h0, piece.end - piece.start)
+        combine(flat, k[:1], np.ones(1), h0, self._trial.ravel())
+        self._rate(min(self.t + h0, float(np.nextafter(piece.end, piece.start))), self._trial, 1)
+        d2 = float(np.sqrt(np.mean(((k[1] - k[0]) / scale) ** 2))) / h0
+        if not math.isfinite(d2):
+            return max(h0 * 1e-3, self.dt_min)
+        top = max(d1, d2)
+        h1 = max(1e-6, h0 * 1e-3) if top <= 1e-15 else (0.01 / top) ** (1.0 / self.scheme.order)
+        return float(min(100 * h0, h1, piece.end - piece.start))
+
+    def advance(self, count: int) -> None:
+        """Take `count` accepted steps, or fewer where the end or a problem comes first."""
+        for _ in range(count):
+            if self.done or self.problem is not None:
+                return
+            self._step_once()
+
+    def _step_once(self) -> None:
+        piece = self.pieces[self._index]
+        if self._fresh:
+            self._rate(self.t, self.y, 0)
+            self._fresh = False
+        else:
+            # First same as last: the last stage of the step before is the first of this one.
+            self._k[0] = self._k[-1]
+        while True:
+            left = piece.end - self.t
+            h = self._h
+            # Two even steps rather than a long one and a sliver.
+            h = left if h >= left * (1 - 1e-12) else min(h, max(0.5 * left, self.dt_min))
+            error = self._attempt(piece, h)
+            if error <= 1.0:
+                break
+            self.n_rejected += 1
+            shrink = 0.1 if not math.isfinite(error) else max(self.SHRINK, self.SAFETY * error ** (-1.0 / 5.0))
+            self._h = h * min(shrink, 1.0)
+            if self._h < self.dt_min:
+                self.problem = Status.STEP_TOO_SMALL
+                return
+        self._accept(piece, h, error, landed=h == left)
+
+    def _attempt(self, piece: Piece, h: float) -> float:
+        scheme, flat, trial, k = self.scheme, self.y.ravel(), self._trial.ravel(), self._k
+        last = float(np.nextafter(piece.end, piece.start))
+        for i in range(1, len(scheme.b)):
+            combine(flat, k[:i], scheme.a[i, :i], h, trial)
+            self._rate(min(self.t + float(scheme.c[i]) * h, last), self._trial, i)
+        # The last stage was taken at the new state, so `trial` holds it.
+        assert scheme.b_err is not None
+        norm = error_norm(flat, trial, k, scheme.b_err, h, self.rtol, self.atol, self._weights)
+        return norm if all_finite(trial) else math.inf
+
+    def _accept(self, piece: Piece, h: float, error: float, *, landed: bool) -> None:
+        order = self.scheme.order
+        grow = self.SAFETY * max(error, 1e-10) ** (-(1.0 / order - 0.75 * self.BETA)) * self._last_error**self.BETA
+        self._last_error = max(error, 1e-4)
+        self._old_t, self._old_h = self.t, h
+        np.copyto(self._old, self.y)
+        np.copyto(self.y, self._trial)
+        self.t = piece.end if landed else self.t + h
+        self.step += 1
+        grown = h * min(self.GROW, max(self.SHRINK, grow))
+        # A step cut short by the end of a piece says nothing against the step planned.
+        self._h = max(grown, self._h) if landed else grown
+        if landed:
+            self._index += 1
+            self._fresh = True
+
+    @property
+    def last_interval(self) -> tuple[float, float]:
+        """Start and end of the last accepted step."""
+        return self._old_t, self.t
+
+    def interpolate(self, t: float, out: Array) -> None:
+        """Fill out with the state at a time of the last accepted step (dense output)."""
+        if t == self.t:
+            np.copyto(out, self.y)
+            return
+        theta = (t - self._old_t) / self._old_h
+        assert self.scheme.interpolant is not None
+        powers = theta ** np.arange(1, self.scheme.interpolant.shape[1] + 1)
+        combine(self._old.ravel(), self._k, self.scheme.interpolant @ powers, self._old_h, out.ravel())
+
+    def state(self) -> dict[str, Any]:
+        """Counters, step size and controller memory."""
+        return super().state() | {"h": self._h.hex(), "error": self._last_error.hex(), "piece": self._index}
+
+    def restore(self, y: Array, meta: Mapping[str, Any]) -> None:
+        """Continue from a state saved by `state`, bit for bit."""
+        super().restore(y, meta)
+        self._h, self._last_error = float.fromhex(meta["h"]), float.fromhex(meta["error"])
+        self._index, self._fresh = int(meta["piece"]), True

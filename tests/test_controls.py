@@ -1,0 +1,69 @@
+"""Parameters over depth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from meanfield import ConfigError, Controls
+
+
+def test_constant_controls_are_right_continuous():
+    c = Controls([0.0, 0.5, 1.0], [1.0, 2.0])
+    assert [float(c.at(t)) for t in (-1.0, 0.0, 0.49, 0.5, 1.0, 3.0)] == [1, 1, 1, 2, 2, 2]
+    np.testing.assert_array_equal(c.breakpoints, [0.5])
+
+
+def test_linear_controls_interpolate_and_continue():
+    c = Controls([0.0, 1.0, 3.0], [[0.0, 1.0], [2.0, 1.0], [4.0, -1.0]], "linear")
+    np.testing.assert_allclose(c.at(0.25), [0.5, 1.0])
+    np.testing.assert_allclose(c.at(2.0), [3.0, 0.0])
+    np.testing.assert_allclose(c.at(9.0), [4.0, -1.0])
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear"])
+def test_refinement_keeps_the_function_and_coarsening_undoes_it(kind):
+    rng = np.random.default_rng(1)
+    knots = np.cumsum(rng.uniform(0.1, 1.0, 6))
+    c = Controls(knots, rng.standard_normal((5 if kind == "constant" else 6, 2, 3)), kind)
+    fine = c.refine(3)
+    for t in rng.uniform(knots[0], knots[-1], 50):
+        np.testing.assert_allclose(fine.at(t), c.at(t), atol=1e-13)
+    assert np.isclose(fine.norm(), c.norm(), rtol=1e-13)
+    back = fine.coarsen(3)
+    np.testing.assert_allclose(back.knots, c.knots)
+    np.testing.assert_allclose(back.values, c.values, atol=1e-14)
+
+
+def test_norms_agree_with_quadrature():
+    c = Controls([0.0, 0.3, 1.0, 1.4], [[1.0, 0.0], [2.0, -1.0], [0.5, 3.0], [0.0, 0.0]], "linear")
+    t = (np.arange(140_000) + 0.5) / 100_000
+    values = np.array([np.interp(t, c.knots, c.values[:, i]) for i in range(2)])
+    assert np.isclose(c.norm(), np.sqrt((values**2).sum() / 100_000), rtol=1e-8)
+    slopes = np.diff(c.values, axis=0) / np.diff(c.knots)[:, None]
+    assert np.isclose(c.roughness(), np.sqrt(((slopes**2).sum(1) * np.diff(c.knots)).sum()))
+    assert Controls([0, 1, 2], [1.0, 2.0]).roughness() == np.inf
+    assert Controls([0, 1, 2], [1.0, 1.0]).roughness() == 0.0
+
+
+def test_sampling_a_function_is_second_order():
+    errors = []
+    for n in (8, 16, 32, 64):
+        c = Controls.sample(np.sin, np.linspace(0, 2, n + 1))
+        t = np.linspace(0, 2, 777)
+        errors.append(max(abs(float(c.at(s)) - np.sin(s)) for s in t))
+    slopes = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert np.all(np.abs(slopes - 2) < 0.1), slopes
+
+
+def test_bad_controls_are_refused():
+    with pytest.raises(ConfigError, match="increasing"):
+        Controls([0.0, 0.0], [1.0])
+    with pytest.raises(ConfigError, match=r"length 3.*3 knots need 2"):
+        Controls([0.0, 1.0, 2.0], [1.0, 2.0, 3.0])
+    with pytest.raises(ConfigError, match="finite"):
+        Controls([0.0, 1.0], [np.nan])
+    with pytest.raises(ConfigError, match="interpolation"):
+        Controls([0.0, 1.0], [1.0], "cubic")
+    with pytest.raises(ConfigError, match="divide"):
+        Controls([0.0, 1.0], [1.0]).coarsen(2)
