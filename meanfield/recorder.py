@@ -22,12 +22,17 @@ AnyStepper = FixedStepper | AdaptiveStepper
 
 @dataclass(frozen=True)
 class Recording:
-    """Shape of what will be recorded: a sample of every frame and probe, and their time axes."""
+    """Shape of what will be recorded.
+
+    A sample of every frame and probe, the time axes with their long names, and the
+    time axis of each probe.
+    """
 
     model: Any
     frames: Mapping[str, Field]
     probes: Mapping[str, Field]
     streams: Mapping[str, str]
+    probe_streams: Mapping[str, str]
 
 
 class Sink(Protocol):
@@ -119,7 +124,8 @@ class Recorder:
         clash = sorted((set(frames) | set(streams)) & set(values))
         if clash:
             raise ConfigError(f"probe name {clash[0]!r} is taken by a field or a time axis of the model")
-        state = self.sink.begin(Recording(self.model, frames, values, streams))
+        time_axes = {name: probe.stream for name, probe in self.probes.items()}
+        state = self.sink.begin(Recording(self.model, frames, values, streams, time_axes))
         if state is None:
             return False
         stepper.restore(state.arrays["y"], state.meta)

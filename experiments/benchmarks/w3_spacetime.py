@@ -85,7 +85,9 @@ def dense_one() -> None:
         exact = SpaceTimeNetwork(Dense(grid, w), "tanh", b)
         single = SpaceTimeNetwork(Dense(grid, w, storage="float32"), "tanh", b)
 
-        def f_np(w: np.ndarray = w, z: np.ndarray = z, b: np.ndarray = b, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+        def f_np(
+            w: np.ndarray = w, z: np.ndarray = z, b: np.ndarray = b, n: int = n, h: float = h, steps: int = steps
+        ) -> np.ndarray:
             x = z.copy()
             for _ in range(steps):
                 x += h * np.tanh(w @ x / n + b)
@@ -94,7 +96,9 @@ def dense_one() -> None:
         contestants: Contestants = {
             "numpy": f_np,
             "meanfield": lambda m=exact, z=z, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final,
-            "meanfield float32 storage": lambda m=single, z=z, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final,
+            "meanfield float32 storage": lambda m=single, z=z, s=steps: (
+                integrate(m, z, (0, 1), scheme="euler", n_steps=s).final
+            ),
         }
         if torch:
             tw, tz, tb = map(torch.from_numpy, (w, z, b))
@@ -108,8 +112,14 @@ def dense_one() -> None:
             contestants["torch"] = f_th
         if jax:
             jw, jz, jb = map(jnp.asarray, (w, z, b))
-            run = jax.jit(lambda w, z, b, h, s=steps: jax.lax.scan(lambda z, _: (z + h * jnp.tanh(w @ z / z.shape[0] + b), None), z, None, length=s)[0])
-            contestants["jax"] = lambda run=run, jw=jw, jz=jz, jb=jb, h=h: np.asarray(run(jw, jz, jb, h).block_until_ready())
+            run = jax.jit(
+                lambda w, z, b, h, s=steps: jax.lax.scan(
+                    lambda z, _: (z + h * jnp.tanh(w @ z / z.shape[0] + b), None), z, None, length=s
+                )[0]
+            )
+            contestants["jax"] = lambda run=run, jw=jw, jz=jz, jb=jb, h=h: np.asarray(
+                run(jw, jz, jb, h).block_until_ready()
+            )
         compare(f"dense, 1 sample, N = {n}", contestants, steps)
 
 
@@ -121,7 +131,9 @@ def dense_batch() -> None:
         model = SpaceTimeNetwork(Dense(Grid.circle(n), w), "tanh", b, n_samples=m)
         rows = np.ascontiguousarray(z.T)
 
-        def f_np(w: np.ndarray = w, z: np.ndarray = z, b: np.ndarray = b, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+        def f_np(
+            w: np.ndarray = w, z: np.ndarray = z, b: np.ndarray = b, n: int = n, h: float = h, steps: int = steps
+        ) -> np.ndarray:
             x = z.copy()
             for _ in range(steps):
                 x += h * np.tanh(w @ x / n + b[:, None])
@@ -143,8 +155,14 @@ def dense_batch() -> None:
             contestants["torch"] = f_th
         if jax:
             jw, jz, jb = map(jnp.asarray, (w, z, b))
-            run = jax.jit(lambda w, z, b, h, s=steps: jax.lax.scan(lambda z, _: (z + h * jnp.tanh(w @ z / z.shape[0] + b[:, None]), None), z, None, length=s)[0])
-            contestants["jax"] = lambda run=run, jw=jw, jz=jz, jb=jb, h=h: np.asarray(run(jw, jz, jb, h).block_until_ready())
+            run = jax.jit(
+                lambda w, z, b, h, s=steps: jax.lax.scan(
+                    lambda z, _: (z + h * jnp.tanh(w @ z / z.shape[0] + b[:, None]), None), z, None, length=s
+                )[0]
+            )
+            contestants["jax"] = lambda run=run, jw=jw, jz=jz, jb=jb, h=h: np.asarray(
+                run(jw, jz, jb, h).block_until_ready()
+            )
         compare(f"dense, 64 samples, N = {n}", contestants, steps)
 
 
@@ -179,7 +197,11 @@ def separable() -> None:
             contestants["torch"] = f_th
         if jax:
             ja = [jnp.asarray(a) for a in (z, b, u, v, am)]
-            run = jax.jit(lambda z, b, U, V, am, h: jax.lax.scan(lambda z, a: (z + h * jnp.tanh((a * (V @ z)) @ U / z.shape[0] + b), None), z, am)[0])
+            run = jax.jit(
+                lambda z, b, U, V, am, h: jax.lax.scan(
+                    lambda z, a: (z + h * jnp.tanh((a * (V @ z)) @ U / z.shape[0] + b), None), z, am
+                )[0]
+            )
             contestants["jax"] = lambda run=run, ja=ja, h=h: np.asarray(run(*ja, h).block_until_ready())
         compare(f"separable, rank 8, N = {n}", contestants, steps)
 
@@ -192,7 +214,9 @@ def fft() -> None:
         kernel = np.exp(-50 * np.minimum(x, 1 - x) ** 2)
         kh, am = np.fft.rfft(kernel), 1 + np.linspace(0, 1, steps)
         z, b, h = RNG.standard_normal(n), RNG.standard_normal(n), 1 / steps
-        model = SpaceTimeNetwork(Convolution(Grid.circle(n), kernel), "tanh", b, amplitude=Controls(np.arange(steps + 1) / steps, am))
+        model = SpaceTimeNetwork(
+            Convolution(Grid.circle(n), kernel), "tanh", b, amplitude=Controls(np.arange(steps + 1) / steps, am)
+        )
 
         def f_np(kh=kh, am=am, z=z, b=b, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
             x = z.copy()
@@ -218,7 +242,12 @@ def fft() -> None:
             ja = [jnp.asarray(a) for a in (z, b, kh, am)]
             run = jax.jit(
                 lambda z, b, kh, am, h: jax.lax.scan(
-                    lambda z, a: (z + h * jnp.tanh(a * jnp.fft.irfft(kh * jnp.fft.rfft(z), n=z.shape[0]) / z.shape[0] + b), None), z, am
+                    lambda z, a: (
+                        z + h * jnp.tanh(a * jnp.fft.irfft(kh * jnp.fft.rfft(z), n=z.shape[0]) / z.shape[0] + b),
+                        None,
+                    ),
+                    z,
+                    am,
                 )[0]
             )
             contestants["jax"] = lambda run=run, ja=ja, h=h: np.asarray(run(*ja, h).block_until_ready())

@@ -1,0 +1,50 @@
+"""Progress on the terminal: a bar with the time left for each part of a run.
+
+Until a part reports its first progress its line says that code is being compiled or
+loaded, which on a first run is what takes the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Progress bars on stderr; silent with `quiet` or where stderr is no terminal."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        from rich.console import Console  # noqa: PLC0415  (only where something is shown)
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        console = Console(stderr=True)
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+            transient=True,
+        )
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bars.stop()
+
+    @contextmanager
+    def task(self, label: str) -> Iterator[Callable[[float], None]]:
+        """Show a part of the run; yields a function that takes the fraction done."""
+        task: Any = self._bars.add_task(f"{label} [dim](compiling)[/dim]", total=1.0)
+
+        def advance(fraction: float) -> None:
+            self._bars.update(task, description=label, completed=fraction)
+
+        yield advance
+        self._bars.remove_task(task)
