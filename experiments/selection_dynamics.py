@@ -281,7 +281,6 @@ def energies(config: Config, run: RunFile, fields: Fields) -> None:
 
     random = evolve("smooth_random", dense(grid, smooth_random, 0.5, config.planted), "sigmoid")
     identity(
-        config,
         run,
         fields,
         "smooth_random",
@@ -293,7 +292,6 @@ def energies(config: Config, run: RunFile, fields: Fields) -> None:
 
 
 def identity(
-    config: Config,
     run: RunFile,
     fields: Fields,
     label: str,

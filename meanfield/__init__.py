@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from meanfield._version import __version__ as __version__
+
 _HOMES = {
     "errors": (
         "ConfigError",
@@ -48,8 +50,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__version__ = "0.1.0"
-__all__ = sorted([*_HOME_OF, "__version__"])
+__all__ = sorted([*_HOME_OF, "__version__"])  # noqa: PLE0605 (a list, made at import)
 
 
 def __getattr__(name: str) -> Any:
@@ -62,4 +63,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return list(__all__)

@@ -16,12 +16,12 @@ import math
 import struct
 from typing import Any
 
-import numba
+from numba.core import config
 from numba.extending import intrinsic
 
 from meanfield._jit import ELEMENTARY, njit
 
-if numba.config.DISABLE_JIT:
+if getattr(config, "DISABLE_JIT", False):  # set by numba from NUMBA_DISABLE_JIT
     # Plain Python, for coverage and debugging.
 
     def prefer512() -> None:
@@ -54,7 +54,7 @@ else:
         return types.void(), generate
 
     @intrinsic
-    def _power_of_two(_context: Any, x: Any) -> Any:
+    def _power_of_two(_context: Any, x: Any) -> Any:  # noqa: ARG001 (numba asks for the argument)
         """2^k from t = k + 1.5 2^52: the low bits of t are k, moved into the exponent field."""
 
         def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -66,7 +66,7 @@ else:
         return types.float64(types.float64), generate
 
     @intrinsic
-    def _head(_context: Any, x: Any) -> Any:
+    def _head(_context: Any, x: Any) -> Any:  # noqa: ARG001 (numba asks for the argument)
         """Leading 26 bits of a double: its square is exact."""
 
         def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -192,7 +192,9 @@ def _erf_core(x: float) -> float:
     w4 = w2 * w2
     a = (1.1283791670955126 + w * -0.3761263890318375) + w2 * (0.11283791670954879 + w * -0.026866170645076792)
     b = (0.0052239776248180145 + w * -0.000854832698083379) + w2 * (0.0001205533111164271 + w * -1.4925595266831182e-05)
-    c = (1.6461000484121368e-06 + w * -1.6350312701054695e-07) + w2 * (1.4659775274047436e-08 + w * -1.1372848856791674e-09)
+    c = (1.6461000484121368e-06 + w * -1.6350312701054695e-07) + w2 * (
+        1.4659775274047436e-08 + w * -1.1372848856791674e-09
+    )
     return x * (a + w4 * (b + w4 * (c + w4 * 5.957176147748911e-11)))
 
 
@@ -205,8 +207,12 @@ def _erfcx_core(x: float) -> float:
     a = (1.2648381843668615 + t * -0.1223567630824035) + t2 * (-0.09902453957359621 + t * 0.15762991902310647)
     b = (-0.10296705603894564 + t * 0.032760893273271696) + t2 * (0.0009318928267094172 + t * -0.004382078428373633)
     c = (0.000491865697778399 + t * 0.0006321252763407231) + t2 * (-8.84784684611041e-05 + t * -0.00011352841197516499)
-    d = (6.263198534303244e-06 + t * 2.2724533813951827e-05) + t2 * (2.6137181896134347e-06 + t * -4.283942711657124e-06)
-    e = (-1.5837293693166132e-06 + t * 6.379006809032991e-07) + t2 * (5.124617530105421e-07 + t * -7.723094797506729e-08)
+    d = (6.263198534303244e-06 + t * 2.2724533813951827e-05) + t2 * (
+        2.6137181896134347e-06 + t * -4.283942711657124e-06
+    )
+    e = (-1.5837293693166132e-06 + t * 6.379006809032991e-07) + t2 * (
+        5.124617530105421e-07 + t * -7.723094797506729e-08
+    )
     f = -9.19744934210863e-08 + t * 1.5679096062018116e-08
     return (a + t4 * (b + t4 * (c + t4 * (d + t4 * (e + t4 * f))))) / (1.0 + 2.0 * x)
 

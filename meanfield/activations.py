@@ -90,27 +90,27 @@ def _leaky_step(x: Array) -> Array:
 
 def _sech_squared(x: Array) -> Array:
     e = np.exp(-2 * np.abs(x))
-    return 4 * e / (1 + e) ** 2
+    return np.asarray(4 * e / (1 + e) ** 2)
 
 
 def _log_cosh(x: Array) -> Array:
     a = np.abs(x)
     near = np.log1p(2 * np.sinh(0.5 * np.minimum(a, 1.0)) ** 2)
-    return np.where(a > 1.0, (a - math.log(2.0)) + np.log1p(np.exp(-2 * a)), near)
+    return np.asarray(np.where(a > 1.0, (a - math.log(2.0)) + np.log1p(np.exp(-2 * a)), near))
 
 
 def _sigmoid(x: Array) -> Array:
     e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0, e) / (1 + e)
+    return np.asarray(np.where(x >= 0, 1.0, e) / (1 + e))
 
 
 def _sigmoid_slope(x: Array) -> Array:
     e = np.exp(-np.abs(x))
-    return e / (1 + e) ** 2
+    return np.asarray(e / (1 + e) ** 2)
 
 
 def _softplus(x: Array) -> Array:
-    return np.where(x < 0, 0.0, x) + np.log1p(np.exp(-np.abs(x)))
+    return np.asarray(np.where(x < 0, 0.0, x) + np.log1p(np.exp(-np.abs(x))))
 
 
 def _softplus_primitive(x: Array) -> Array:

@@ -28,7 +28,7 @@ def inspect(file: str) -> int:
         A run file, or one that is still being written.
     """
     with _opened(file) as run:
-        print(run.summary())  # noqa: T201
+        print(run.summary())
     return 0
 
 
@@ -46,7 +46,7 @@ def plot(file: str, *, out: str | None = None) -> int:
 
     with _opened(file) as run:
         target = plot_run(run, out or Path(file).with_suffix(".overview.png"))
-    print(f"wrote {target}")  # noqa: T201
+    print(f"wrote {target}")
     return 0
 
 
@@ -62,7 +62,7 @@ def verify(file: str) -> int:
 
     report = check(_existing(file))
     lines = [f"{report.path}: {report.checked} datasets checked, {len(report.problems)} wrong", *report.problems]
-    print("\n".join(lines))  # noqa: T201
+    print("\n".join(lines))
     return 0 if report.ok else 1
 
 
@@ -77,7 +77,7 @@ def compare(first: str, second: str) -> int:
     from meanfield.storage.verify import compare as differences  # noqa: PLC0415
 
     found = differences(_existing(first), _existing(second))
-    print("\n".join(_shortened(line) for line in found) if found else "identical")  # noqa: T201
+    print("\n".join(_shortened(line) for line in found) if found else "identical")
     return 1 if found else 0
 
 
@@ -89,7 +89,7 @@ def doctor() -> int:
 
     import numpy as np  # noqa: PLC0415
 
-    from meanfield import __version__  # noqa: PLC0415
+    from meanfield._version import __version__  # noqa: PLC0415
     from meanfield.parallel import get_threads  # noqa: PLC0415
 
     rows = [("meanfield", __version__), ("python", f"{platform.python_version()} on {platform.machine()}")]
@@ -107,15 +107,15 @@ def doctor() -> int:
     directory = cache_directory()
     rows.append(("cache", str(directory) if directory else "none can be written: every process compiles anew"))
     width = max(len(name) for name, _ in rows)
-    print("\n".join(f"{name:{width}s}  {value}" for name, value in rows))  # noqa: T201
+    print("\n".join(f"{name:{width}s}  {value}" for name, value in rows))
     return 0 if error < 1e-14 else 1
 
 
 def cite() -> int:
     """Print how to cite the software and the papers behind it."""
-    from meanfield import __version__  # noqa: PLC0415
+    from meanfield._version import __version__  # noqa: PLC0415
 
-    print(CITATION.format(version=__version__))  # noqa: T201
+    print(CITATION.format(version=__version__))
     return 0
 
 
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for differences, 2 for bad input."""
     import cyclopts  # noqa: PLC0415  (an import of the package stays fast)
 
-    from meanfield import __version__  # noqa: PLC0415
+    from meanfield._version import __version__  # noqa: PLC0415
 
     text = "Width and depth limits of residual networks: look at run files and check them."
     app = cyclopts.App(name="meanfield", help=text, version=__version__, result_action="return_value")
@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(str(error)) from None
         return int(result or 0)
     except MeanfieldError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0

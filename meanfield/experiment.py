@@ -161,11 +161,11 @@ class Experiment:
             given = self._parse(sys.argv[1:] if argv is None else argv)
             return 0 if given is None else self._execute(given)
         except MeanfieldError as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             path = "" if given is None else f"; continue with --resume {_output(self.name, given)}"
-            print(f"interrupted{path}", file=sys.stderr)  # noqa: T201
+            print(f"interrupted{path}", file=sys.stderr)
             return INTERRUPTED
 
     def _parse(self, argv: list[str]) -> dict[str, Any] | None:

@@ -58,7 +58,9 @@ class Grid:
             length = len(nodes) if nodes.ndim else 0
             raise ConfigError(f"nodes and weights must match: {length} nodes, {len(weights)} weights")
         if not (weights > 0).all() or abs(weights.sum() - 1.0) > 1e-10:
-            raise ConfigError(f"weights must be positive with sum 1, got sum {weights.sum()!r}, least {weights.min()!r}")
+            raise ConfigError(
+                f"weights must be positive with sum 1, got sum {weights.sum()!r}, least {weights.min()!r}"
+            )
         shape = tuple(self.shape) or (len(nodes),)
         if int(np.prod(shape)) != len(nodes):
             raise ConfigError(f"shape {shape} does not hold {len(nodes)} nodes")

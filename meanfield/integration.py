@@ -16,7 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,7 +215,8 @@ def _plan(
         raise ConfigError(f"t_span must be a pair (t0, T), got {t_span!r}") from None
     t0, t1 = finite_float("t0", first), finite_float("T", last)
     if t1 < t0:
-        raise ConfigError(f"t_span must not run backwards: T = {t1!r} < t0 = {t0!r}; backward problems have own solvers")
+        words = "backward problems have solvers of their own"
+        raise ConfigError(f"t_span must not run backwards: T = {t1!r} < t0 = {t0!r}; {words}")
     inner = [t for t in np.asarray(model.breakpoints, dtype=np.float64).tolist() if t0 < t < t1]
     edges = [t0, *inner, t1]
     fixed = dt is not None or n_steps is not None
@@ -222,7 +224,7 @@ def _plan(
     if not fixed:
         if not chosen.adaptive:
             raise ConfigError(f"scheme {chosen.name} has no error estimate: give dt or n_steps")
-        pieces = tuple(Piece(a, b, 1) for a, b in zip(edges, edges[1:], strict=False))
+        pieces = tuple(Piece(a, b, 1) for a, b in pairwise(edges))
         r = finite_float("rtol", 1e-6 if rtol is None else rtol, above=0.0)
         a = finite_float("atol", 1e-3 * r if atol is None else atol, above=0.0)
         stepper: AnyStepper = AdaptiveStepper(model, chosen, pieces, state, r, a)
@@ -239,16 +241,13 @@ def _uniform(edges: list[float], dt: float | None, n_steps: int | None) -> tuple
     if dt is not None and n_steps is not None:
         raise ConfigError("give dt or n_steps, not both")
     span = edges[-1] - edges[0]
-    if n_steps is not None:
-        step = span / positive_int("n_steps", n_steps)
-    else:
-        step = finite_float("dt", dt, above=0.0)
+    step = finite_float("dt", dt, above=0.0) if n_steps is None else span / positive_int("n_steps", n_steps)
     if span == 0.0:
         return (Piece(edges[0], edges[-1], 0),)
     if span / step > 2**53:
         raise ConfigError(f"dt = {step!r} is too small for an interval of length {span!r}")
     pieces = []
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         length = b - a
         n = max(round(length / step), 1)
         if abs(n * step - length) > 1e-9 * length + 4 * math.ulp(max(abs(a), abs(b))):
@@ -366,7 +365,7 @@ class _InterruptFlag(contextlib.AbstractContextManager["_InterruptFlag"]):
         self._previous: Any = None
         self._main = threading.current_thread() is threading.main_thread()
 
-    def __enter__(self) -> _InterruptFlag:
+    def __enter__(self) -> Self:
         if self._main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._previous = signal.signal(signal.SIGINT, self._handle)
         return self

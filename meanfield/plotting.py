@@ -31,9 +31,10 @@ def style() -> Iterator[Any]:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415
+    from cycler import cycler  # noqa: PLC0415 (comes with matplotlib)
 
-    settings = {
-        "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    settings: Any = {
+        "axes.prop_cycle": cycler(color=COLOURS),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": 10,

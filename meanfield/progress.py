@@ -8,30 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Self
 
 
 class Progress(AbstractContextManager["Progress"]):
     """Progress bars on stderr; silent with `quiet` or where stderr is no terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        from rich.console import Console  # noqa: PLC0415  (only where something is shown)
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
+        from rich import progress  # noqa: PLC0415  (only where something is shown)
+        from rich.console import Console  # noqa: PLC0415
 
         console = Console(stderr=True)
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeRemainingColumn(),
-            TimeElapsedColumn(),
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TextColumn("{task.percentage:>3.0f} %"),
+            progress.TimeRemainingColumn(),
+            progress.TimeElapsedColumn(),
             console=console,
             disable=quiet or not console.is_terminal,
             transient=True,
         )
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 

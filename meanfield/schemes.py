@@ -75,7 +75,9 @@ class Scheme:
         positive_int("order", self.order)
         if np.triu(self.a).any():
             raise ConfigError(f"scheme {self.name}: a must be strictly lower triangular, only explicit schemes run")
-        if not np.allclose(self.a.sum(axis=1), self.c, atol=1e-14) or not math.isclose(self.b.sum(), 1.0, abs_tol=1e-14):
+        if not np.allclose(self.a.sum(axis=1), self.c, atol=1e-14) or not math.isclose(
+            self.b.sum(), 1.0, abs_tol=1e-14
+        ):
             raise ConfigError(f"scheme {self.name}: the rows of a must sum to c and b to 1")
 
     @property

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from meanfield.grids import Grid
 
 from meanfield.diagnostics.distances import field_distance, interpolate, l2_distance, sup_distance
 from meanfield.errors import ConfigError
+from meanfield.grids import Grid
 
 
 def smooth(x):

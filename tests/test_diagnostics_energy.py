@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from meanfield.grids import Grid
-from meanfield.operators.dense import Dense
-from meanfield.operators.path import OperatorPath
 
 from meanfield.controls import Controls
 from meanfield.diagnostics.energy import energy, energy_rate
 from meanfield.errors import ConfigError
+from meanfield.grids import Grid
 from meanfield.models.spacetime import SpaceTimeNetwork
+from meanfield.operators.dense import Dense
+from meanfield.operators.path import OperatorPath
 
 GRID = Grid.interval(14, rule="gauss")
 RNG = np.random.default_rng(11)

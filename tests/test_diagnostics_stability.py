@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from meanfield.grids import Grid
-from meanfield.operators.dense import Dense
 
 from meanfield.controls import Controls
 from meanfield.diagnostics.stability import TimeUniformNorm, euler_step_limit, largest_increase
 from meanfield.errors import ConfigError
+from meanfield.grids import Grid
 from meanfield.models.spacetime import SpaceTimeNetwork
+from meanfield.operators.dense import Dense
 
 GRID = Grid.interval(10, rule="gauss")
 FACTOR = np.random.default_rng(31).normal(size=(10, 6))

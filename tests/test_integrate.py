@@ -22,7 +22,9 @@ def test_adaptive_error_follows_the_tolerance():
         return np.array([y[1], -y[0] + 0.3 * np.sin(2 * t)])
 
     exact = integrate(rate, [1.0, 0.0], (0.0, 20.0), scheme="rk4", n_steps=200_00).final
-    errors = [np.abs(integrate(rate, [1.0, 0.0], (0, 20), rtol=r, atol=r).final - exact).max() for r in (1e-5, 1e-7, 1e-9)]
+    errors = [
+        np.abs(integrate(rate, [1.0, 0.0], (0, 20), rtol=r, atol=r).final - exact).max() for r in (1e-5, 1e-7, 1e-9)
+    ]
     assert errors[0] < 1e-3
     assert errors[1] < errors[0] / 20
     assert errors[2] < errors[1] / 20
@@ -43,7 +45,15 @@ def test_saving_and_probing_never_change_the_trajectory(name):
         y[:] = 1e9
         return 0.0
 
-    watched = integrate(DECAY, Y0, (0.0, 1.5), scheme=name, n_steps=30, save_at=[0.5, 1.0], probes={"a": spoil, "b": Probe(spoil, every=7)})
+    watched = integrate(
+        DECAY,
+        Y0,
+        (0.0, 1.5),
+        scheme=name,
+        n_steps=30,
+        save_at=[0.5, 1.0],
+        probes={"a": spoil, "b": Probe(spoil, every=7)},
+    )
     np.testing.assert_array_equal(plain.final, watched.final)
     np.testing.assert_array_equal(watched.t, [0.5, 1.0])
     np.testing.assert_allclose(watched.probes["b"][0], np.array([0, 7, 14, 21, 28, 30]) * 0.05)

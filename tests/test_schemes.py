@@ -27,7 +27,9 @@ def orders(chosen, n_coarse, n_levels=5):
     return float(np.median(slopes[-4:])), errors
 
 
-@pytest.mark.parametrize(("name", "n"), [("euler", 256), ("heun", 64), ("rk4", 32), ("ssprk2", 64), ("ssprk3", 32), ("dormand_prince", 128)])
+@pytest.mark.parametrize(
+    ("name", "n"), [("euler", 256), ("heun", 64), ("rk4", 32), ("ssprk2", 64), ("ssprk3", 32), ("dormand_prince", 128)]
+)
 def test_scheme_has_its_nominal_order(name, n):
     chosen = scheme(name)
     order, errors = orders(chosen, n)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from meanfield import ConfigError, Controls, Convolution, Dense, Grid, OperatorPath, Separable, SpaceTimeNetwork, integrate
+from meanfield import (
+    ConfigError,
+    Controls,
+    Convolution,
+    Dense,
+    Grid,
+    OperatorPath,
+    Separable,
+    SpaceTimeNetwork,
+    integrate,
+)
 from meanfield.activations import ACTIVATIONS, activation
 from meanfield.models import spacetime
 from meanfield.schemes import SCHEMES, Piece, scheme
@@ -54,7 +64,9 @@ def dense_rate(model, t, y):
         W = operator.dense()
     a = 1.0 if model.amplitude is None else float(model.amplitude.at(t))
     s = model.activation.value
-    return (s(a * y @ W.T + model.bias_at(t)) if model.placement == "outside" else a * s(y) @ W.T + model.bias_at(t)) - model.leak * y
+    return (
+        s(a * y @ W.T + model.bias_at(t)) if model.placement == "outside" else a * s(y) @ W.T + model.bias_at(t)
+    ) - model.leak * y
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
@@ -108,7 +120,9 @@ def generic(model, chosen, n_steps, y0, t_span=(0.0, 1.0)):
 @pytest.mark.parametrize("placement", ["outside", "inside"])
 @pytest.mark.parametrize("name", SCHEMES)
 def test_fused_paths_are_the_generic_loop(kind, placement, name):
-    model = network(kind, "tanh", placement, leak=0.3, n_samples=3, amplitude=Controls.sample(np.cos, np.linspace(0, 1, 9)))
+    model = network(
+        kind, "tanh", placement, leak=0.3, n_samples=3, amplitude=Controls.sample(np.cos, np.linspace(0, 1, 9))
+    )
     y0 = field(model)
     got = integrate(model, y0, (0.0, 1.0), scheme=name, n_steps=16).final
     np.testing.assert_allclose(got, generic(model, scheme(name), 16, y0), rtol=2e-12, atol=2e-12)

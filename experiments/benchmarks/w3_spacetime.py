@@ -70,9 +70,8 @@ def compare(title: str, contestants: Contestants, n_steps: int, rounds: int = 7)
     print(f"-- {title}: best peer {best[1]}")
     for name, m in sorted(medians.items(), key=lambda item: item[1]):
         spread = f"[{min(seconds[name]) / n_steps * 1e6:.1f}, {max(seconds[name]) / n_steps * 1e6:.1f}]"
-        print(
-            f"   {name:26s} {m / n_steps * 1e6:10.2f} us/step {spread:20s} {best[0] / m:6.2f} x best peer   gap {gaps[name]:.0e}"
-        )
+        against = f"{best[0] / m:6.2f} x best peer   gap {gaps[name]:.0e}"
+        print(f"   {name:26s} {m / n_steps * 1e6:10.2f} us/step {spread:20s} {against}")
     return medians
 
 
@@ -196,7 +195,7 @@ def separable() -> None:
 
             contestants["torch"] = f_th
         if jax:
-            ja = [jnp.asarray(a) for a in (z, b, u, v, am)]
+            ja = [jnp.asarray(v) for v in (z, b, u, v, am)]
             run = jax.jit(
                 lambda z, b, U, V, am, h: jax.lax.scan(
                     lambda z, a: (z + h * jnp.tanh((a * (V @ z)) @ U / z.shape[0] + b), None), z, am
@@ -239,7 +238,7 @@ def fft() -> None:
 
             contestants["torch"] = f_th
         if jax:
-            ja = [jnp.asarray(a) for a in (z, b, kh, am)]
+            ja = [jnp.asarray(v) for v in (z, b, kh, am)]
             run = jax.jit(
                 lambda z, b, kh, am, h: jax.lax.scan(
                     lambda z, a: (

@@ -34,9 +34,7 @@ class FunctionModel:
         From `rate`, if f returns another shape or complex numbers.
     """
 
-    def __init__(
-        self, function: Callable[[float, Array], Any], shape: tuple[int, ...], breakpoints: Any = ()
-    ) -> None:
+    def __init__(self, function: Callable[[float, Array], Any], shape: tuple[int, ...], breakpoints: Any = ()) -> None:
         self.function = function
         self.shape = tuple(shape)
         self.breakpoints = np.unique(finite_array("breakpoints", np.asarray(breakpoints, dtype=np.float64)))

@@ -117,7 +117,8 @@ class SpaceTimeNetwork:
     @property
     def breakpoints(self) -> Array:
         """Depths at which the right-hand side is not smooth, increasing."""
-        parts = [p.breakpoints for p in (self.operator, self.bias, self.amplitude) if hasattr(p, "breakpoints")]
+        given = (self.operator, self.bias, self.amplitude)
+        parts = [p.breakpoints for p in given if isinstance(p, (OperatorPath, Controls))]
         return np.unique(np.concatenate(parts)) if parts else np.empty(0)
 
     @property
@@ -146,7 +147,7 @@ class SpaceTimeNetwork:
         if isinstance(self.operator, OperatorPath):
             apply = self.operator.apply_adjoint if adjoint else self.operator.apply
             return apply(t, z, out)
-        if self.amplitude is not None and self.amplitude.shape:
+        if isinstance(self.operator, Separable) and self.amplitude is not None and self.amplitude.shape:
             left, right = self.operator.left, self.operator.right
             if adjoint:
                 left, right = right, left
@@ -255,9 +256,7 @@ class SpaceTimeNetwork:
         """Whether `advance` has a compiled or shortened path for the scheme."""
         if isinstance(self.bias, Controls) or isinstance(self.operator, OperatorPath):
             return False
-        return self._padded is not None or (
-            self.placement == "outside" and scheme.n_stages == 1
-        )
+        return self._padded is not None or (self.placement == "outside" and scheme.n_stages == 1)
 
     def advance(self, scheme: Scheme, piece: Piece, first: int, count: int, y: Array) -> None:
         """Advance y in place through steps first .. first + count - 1 of a piece.
@@ -267,8 +266,9 @@ class SpaceTimeNetwork:
         """
         rows = y.reshape(self._work[0].shape)
         if self._padded is not None:
-            self._advance_separable(scheme, piece, first, count, rows)
+            self._advance_separable(scheme, piece, first, count, rows, *self._padded)
             return
+        assert isinstance(self.operator, IntegralOperator)
         u, dt, bias, apply = self._work[0], piece.dt, self.bias_at(0.0), self.operator.apply
         if self.amplitude is None:
             scales = np.ones(count)
@@ -280,8 +280,9 @@ class SpaceTimeNetwork:
             apply(rows, u)
             euler_rows(code, u, bias, scale, leak, dt, rows)
 
-    def _advance_separable(self, scheme: Scheme, piece: Piece, first: int, count: int, rows: Array) -> None:
-        left, right = self._padded
+    def _advance_separable(
+        self, scheme: Scheme, piece: Piece, first: int, count: int, rows: Array, left: Array, right: Array
+    ) -> None:
         s, rank = scheme.n_stages, len(left)
         table = np.zeros((count, s, rank + 1))
         if self.amplitude is None:

@@ -69,7 +69,7 @@ class Convolution(IntegralOperator):
         check_memory(f"a dense kernel of {n} x {n}", 16 * n * n)
         index = np.indices(shape).reshape(len(shape), n)
         gap = (index[:, :, None] - index[:, None, :]) % np.array(shape)[:, None, None]
-        return self.profile.reshape(shape)[tuple(gap)]
+        return np.asarray(self.profile.reshape(shape)[tuple(gap)])
 
     def norm(self) -> float:
         """Hilbert-Schmidt norm of the kernel: the L2 norm of k, as |Omega| = 1."""

@@ -51,7 +51,9 @@ class OperatorPath:
             raise ConfigError(f"operators has length {len(operators)}, but {len(knots)} knots need length {wanted}")
         first = operators[0].grid
         for other in operators[1:]:
-            if not np.array_equal(other.grid.nodes, first.nodes) or not np.array_equal(other.grid.weights, first.weights):
+            if not np.array_equal(other.grid.nodes, first.nodes) or not np.array_equal(
+                other.grid.weights, first.weights
+            ):
                 raise ConfigError("all operators of a path must live on the same grid")
         object.__setattr__(self, "knots", knots)
         object.__setattr__(self, "operators", operators)

@@ -17,7 +17,7 @@ from typing import Any
 
 import h5py
 
-from meanfield import __version__
+from meanfield._version import __version__
 
 VOLATILE = ("created", "finished", "command", "host")
 """Root attributes in which two identical runs may differ."""

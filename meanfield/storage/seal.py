@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from meanfield import __version__
+from meanfield._version import __version__
 from meanfield.errors import CorruptFileError, MeanfieldError, OutputError
 from meanfield.storage import syscalls
 from meanfield.storage.contents import Contents, SeriesEntry, Source, TableEntry, restored_spec
