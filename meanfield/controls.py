@@ -86,6 +86,17 @@ class Controls:
             return np.asarray(self.values[k])
         return np.asarray((1.0 - s) * self.values[k] + s * self.values[k + 1])
 
+    def table(self, times: Array) -> Array:
+        """Parameters at many depths, times.shape + shape; row by row equal to `at`, to the last bit."""
+        flat = np.asarray(times, dtype=np.float64).ravel()
+        last = len(self.knots) - 2
+        k = np.clip(np.searchsorted(self.knots, flat, side="right") - 1, 0, last)
+        if self.interpolation == "constant":
+            return self.values[k].reshape(np.shape(times) + self.shape)
+        s = np.clip((flat - self.knots[k]) / (self.knots[k + 1] - self.knots[k]), 0.0, 1.0)
+        s = s.reshape(-1, *(1 for _ in self.shape))
+        return np.asarray((1.0 - s) * self.values[k] + s * self.values[k + 1]).reshape(np.shape(times) + self.shape)
+
     def refine(self, factor: int = 2) -> Controls:
         """Same function of depth on a grid with every interval cut into `factor` equal parts."""
         factor = positive_int("factor", factor)

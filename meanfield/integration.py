@@ -28,7 +28,7 @@ from meanfield.models.function import FunctionModel
 from meanfield.parallel import blas_single_thread
 from meanfield.probes import normalise
 from meanfield.recorder import MemorySink, Recorder, Sink
-from meanfield.schemes import DORMAND_PRINCE, RK4, Piece, Scheme
+from meanfield.schemes import DORMAND_PRINCE, RK4, Piece, Scheme, StepGrid
 from meanfield.schemes import scheme as scheme_of
 from meanfield.solution import Solution, Status
 from meanfield.steppers import AdaptiveStepper, FixedStepper
@@ -229,11 +229,11 @@ def _plan(
         a = finite_float("atol", 1e-3 * r if atol is None else atol, above=0.0)
         stepper: AnyStepper = AdaptiveStepper(model, chosen, pieces, state, r, a)
         if t0 == t1:
-            stepper = FixedStepper(model, chosen, (Piece(t0, t1, 0),), state)
+            stepper = FixedStepper(model, chosen, StepGrid((Piece(t0, t1, 0),)), state)
         return _Plan(model, stepper, t0, t1)
     if rtol is not None or atol is not None:
         raise ConfigError("rtol and atol belong to adaptive steps; with dt or n_steps the step is fixed")
-    return _Plan(model, FixedStepper(model, chosen, _uniform(edges, dt, n_steps), state), t0, t1)
+    return _Plan(model, FixedStepper(model, chosen, StepGrid(_uniform(edges, dt, n_steps)), state), t0, t1)
 
 
 def _uniform(edges: list[float], dt: float | None, n_steps: int | None) -> tuple[Piece, ...]:
@@ -282,19 +282,21 @@ def _save_times(save_at: Any, plan: _Plan) -> tuple[Array, NDArray[np.int64] | N
 def _step_at(stepper: FixedStepper, t: float) -> int:
     """Step after which a save time falls, or an error that names the nearest times of the step grid."""
     start = 0
-    for piece in stepper.pieces:
-        if t <= piece.end or piece is stepper.pieces[-1]:
-            inside = round((t - piece.start) / piece.dt) if piece.n_steps else 0
-            k = min(max(inside, 0), piece.n_steps)
-            if abs(piece.time(k) - t) <= 1e-9 * (piece.dt if piece.n_steps else 1.0) + 4 * math.ulp(abs(t)):
-                return start + k
-            lower = min(max(math.floor((t - piece.start) / piece.dt), 0), piece.n_steps - 1)
-            raise ConfigError(
-                f"save time {t!r} is not on the step grid of dt = {piece.dt!r}; "
-                f"nearest valid values: {piece.time(lower)!r} and {piece.time(lower + 1)!r}"
-            )
+    for piece in stepper.grid.pieces:
+        if t <= piece.end or piece is stepper.grid.pieces[-1]:
+            break
         start += piece.n_steps
-    raise AssertionError("unreachable: the last piece takes every time")
+    if piece.n_steps == 0:
+        return 0
+    inside = (t - piece.start) / piece.dt
+    step = start + min(max(round(inside), 0), piece.n_steps)
+    if abs(stepper.grid.time(step) - t) <= 1e-9 * piece.dt + 4 * math.ulp(abs(t)):
+        return step
+    lower = start + min(max(math.floor(inside), 0), piece.n_steps - 1)
+    raise ConfigError(
+        f"save time {t!r} is not on the step grid of dt = {piece.dt!r}; "
+        f"nearest valid values: {stepper.grid.time(lower)!r} and {stepper.grid.time(lower + 1)!r}"
+    )
 
 
 class _Event:

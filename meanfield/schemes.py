@@ -12,6 +12,7 @@ scheme by name, so a new one is a new table here.
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from dataclasses import dataclass
 
@@ -181,16 +182,43 @@ class Piece:
         """Length of a step."""
         return (self.end - self.start) / self.n_steps
 
-    def time(self, k: int) -> float:
-        """Time after k steps of the piece, exactly `end` after the last."""
-        return self.end if k == self.n_steps else self.start + k * self.dt
 
-    def stage_times(self, scheme: Scheme, first: int, count: int) -> Array:
-        """Times of all stages of `count` steps, (count, s), kept inside the piece.
+@dataclass(frozen=True)
+class StepGrid:
+    """All fixed steps of an integration: uniform on each piece, numbered through."""
 
-        Parameters may jump at `end`; a stage there must see the value from the
-        left, so its time is moved down by one unit in the last place.
+    pieces: tuple[Piece, ...]
+
+    @functools.cached_property
+    def _columns(self) -> tuple[NDArray[np.int64], Array, Array, Array]:
+        """First step, start, end and step length of every piece."""
+        first = np.cumsum([0] + [p.n_steps for p in self.pieces[:-1]])
+        start, end = (np.array([getattr(p, name) for p in self.pieces]) for name in ("start", "end"))
+        return first, start, end, np.array([p.dt if p.n_steps else 0.0 for p in self.pieces])
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps."""
+        return sum(p.n_steps for p in self.pieces)
+
+    def time(self, step: int) -> float:
+        """Time after so many steps; exactly the end of a piece after its last."""
+        first, start, end, dt = self._columns
+        k = int(np.searchsorted(first, step, side="left")) - 1
+        if k < 0:
+            return float(start[0])
+        inside = step - int(first[k])
+        return float(end[k] if inside == self.pieces[k].n_steps else start[k] + inside * dt[k])
+
+    def steps(self, scheme: Scheme, first: int, count: int) -> tuple[Array, Array]:
+        """Stage times (count, s) and lengths (count,) of `count` steps.
+
+        Parameters of the model may jump where a piece ends; a stage there must see
+        the value from the left, so its time is moved down by one unit in the last place.
         """
-        start = np.array([self.time(k) for k in range(first, first + count)])
-        times: Array = start[:, None] + self.dt * scheme.c[None, : scheme.n_stages]
-        return np.minimum(times, np.nextafter(self.end, self.start))
+        begin, start, end, dt = self._columns
+        numbers = np.arange(first, first + count)
+        k = np.searchsorted(begin, numbers, side="right") - 1
+        lengths = dt[k]
+        times = (start[k] + (numbers - begin[k]) * lengths)[:, None] + lengths[:, None] * scheme.c[: scheme.n_stages]
+        return np.minimum(times, np.nextafter(end, start)[k, None]), lengths

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from meanfield._checks import check_memory
 from meanfield.errors import NumericalError
 from meanfield.kernels.layers import all_finite, combine, error_norm
-from meanfield.schemes import Piece, Scheme
+from meanfield.schemes import Piece, Scheme, StepGrid
 from meanfield.solution import Status
 
 Array = NDArray[np.float64]
@@ -72,12 +72,12 @@ class Stepper:
 
 
 class FixedStepper(Stepper):
-    """Uniform steps on each piece; a fused path of the model is used where there is one."""
+    """Steps of a `StepGrid`; a fused path of the model is used where there is one."""
 
-    def __init__(self, model: Any, scheme: Scheme, pieces: tuple[Piece, ...], y0: Array) -> None:
-        super().__init__(model, scheme, pieces, y0, scheme.n_stages)
-        self._starts = np.cumsum([0] + [p.n_steps for p in pieces])
-        self.n_steps = int(self._starts[-1])
+    def __init__(self, model: Any, scheme: Scheme, grid: StepGrid, y0: Array) -> None:
+        super().__init__(model, scheme, grid.pieces, y0, scheme.n_stages)
+        self.grid = grid
+        self.n_steps = grid.n_steps
         self._fused = hasattr(model, "advance") and bool(model.fused(scheme))
         self._backup = np.empty_like(self.y) if self._fused else self.y
 
@@ -86,42 +86,33 @@ class FixedStepper(Stepper):
         """Whether the last step has been taken."""
         return self.step >= self.n_steps
 
-    def time(self, step: int) -> float:
-        """Time after so many steps."""
-        piece = min(int(np.searchsorted(self._starts, step, side="right")) - 1, len(self.pieces) - 1)
-        return self.pieces[piece].time(step - int(self._starts[piece]))
-
     def advance(self, count: int) -> None:
         """Take `count` steps; on a non-finite state stop at the last good one and set `problem`."""
-        target = min(self.step + count, self.n_steps)
-        while self.step < target and self.problem is None:
-            index = int(np.searchsorted(self._starts, self.step, side="right")) - 1
-            first = self.step - int(self._starts[index])
-            stop = min(target - int(self._starts[index]), self.pieces[index].n_steps)
-            (self._advance_fused if self._fused else self._advance_stages)(self.pieces[index], first, stop - first)
+        count = min(count, self.n_steps - self.step)
+        if count > 0:
+            (self._advance_fused if self._fused else self._advance_stages)(count)
 
-    def _advance_fused(self, piece: Piece, first: int, count: int) -> None:
+    def _advance_fused(self, count: int) -> None:
         np.copyto(self._backup, self.y)
-        self.model.advance(self.scheme, piece, first, count, self.y)
+        self.model.advance(self.scheme, self.grid, self.step, count, self.y)
         self.n_rates += count * self.scheme.n_stages
         if all_finite(self.y.ravel()):
-            self._accept(piece, first, count)
+            self._accept(count)
             return
         # A bad state stays bad, so one test a call is enough; the last good step is found by halving.
         np.copyto(self.y, self._backup)
         if count == 1:
             self.problem = Status.NONFINITE
             return
-        half = count // 2
-        self._advance_fused(piece, first, half)
+        self._advance_fused(count // 2)
         if self.problem is None:
-            self._advance_fused(piece, first + half, count - half)
+            self._advance_fused(count - count // 2)
 
-    def _advance_stages(self, piece: Piece, first: int, count: int) -> None:
-        scheme, dt, flat, k = self.scheme, piece.dt, self.y.ravel(), self._k
+    def _advance_stages(self, count: int) -> None:
+        scheme, flat, k = self.scheme, self.y.ravel(), self._k
         n_stages, trial = scheme.n_stages, self._trial.ravel()
-        times = piece.stage_times(scheme, first, count).tolist()
-        for m, row in enumerate(times):
+        times, lengths = self.grid.steps(scheme, self.step, count)
+        for row, dt in zip(times.tolist(), lengths.tolist(), strict=True):
             self._rate(row[0], self.y, 0)
             for i in range(1, n_stages):
                 combine(flat, k[:i], scheme.a[i, :i], dt, trial)
@@ -131,11 +122,11 @@ class FixedStepper(Stepper):
                 self.problem = Status.NONFINITE
                 return
             flat[:] = trial
-            self._accept(piece, first + m, 1)
+            self._accept(1)
 
-    def _accept(self, piece: Piece, first: int, count: int) -> None:
+    def _accept(self, count: int) -> None:
         self.step += count
-        self.t = piece.time(first + count)
+        self.t = self.grid.time(self.step)
 
 
 class AdaptiveStepper(Stepper):

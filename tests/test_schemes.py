@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import RK45, solve_ivp
 
 from meanfield import ConfigError, Scheme, integrate
-from meanfield.schemes import DORMAND_PRINCE, RK4, SCHEMES, Piece, scheme
+from meanfield.schemes import DORMAND_PRINCE, RK4, SCHEMES, Piece, StepGrid, scheme
 
 
 def rate(t, y):
@@ -71,10 +71,13 @@ def test_every_scheme_is_consistent():
             assert abs(s.b_err.sum()) < 1e-14
 
 
-def test_piece_lands_on_its_end_and_stages_stay_inside():
-    piece = Piece(0.1, 0.7, 7)
-    assert piece.time(7) == 0.7
-    times = piece.stage_times(RK4, 5, 2)
-    assert times.shape == (2, 4)
-    assert times.max() < 0.7
-    np.testing.assert_allclose(times[:, 3] - times[:, 0], piece.dt, rtol=1e-12)
+def test_step_grid_lands_on_the_ends_of_pieces_and_stages_stay_inside():
+    grid = StepGrid((Piece(0.1, 0.7, 7), Piece(0.7, 1.0, 2)))
+    assert grid.n_steps == 9
+    assert [grid.time(k) for k in (0, 7, 9)] == [0.1, 0.7, 1.0]
+    times, lengths = grid.steps(RK4, 5, 4)
+    assert times.shape == (4, 4)
+    assert times[1].max() < 0.7 <= times[2].min()
+    assert times[3].max() < 1.0
+    np.testing.assert_allclose(times[:, 3] - times[:, 0], lengths, rtol=1e-12)
+    np.testing.assert_allclose(lengths, [0.6 / 7, 0.6 / 7, 0.15, 0.15])

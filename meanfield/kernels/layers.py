@@ -120,11 +120,12 @@ def derivative_rows(code: int, u: Array, bias: Array, scale: float, v: Array, ou
 
 
 @njit(fastmath=REDUCTION)
-def _add_moments(z: Array, right: Array, moments: Array) -> None:
-    """Add sum_j right_rj z_j to four moments at a time: one read of z serves four rows."""
+def _add_moments(z: Array, right: Array, start: int, stop: int, moments: Array) -> None:
+    """Add sum_j right_rj z_j over a strip to four moments at a time: one read of z serves four rows."""
     prefer512()
     for r in range(0, right.shape[0], 4):
-        r0, r1, r2, r3 = right[r], right[r + 1], right[r + 2], right[r + 3]
+        r0, r1 = right[r, start:stop], right[r + 1, start:stop]
+        r2, r3 = right[r + 2, start:stop], right[r + 3, start:stop]
         a0, a1, a2, a3 = 0.0, 0.0, 0.0, 0.0
         for j in range(z.size):
             v = z[j]
@@ -139,16 +140,35 @@ def _add_moments(z: Array, right: Array, moments: Array) -> None:
 
 
 @njit(fastmath=ELEMENTARY)
-def _expand(local: float, z: Array, left: Array, c: Array, bias: Array, out: Array) -> None:
-    """Fill out = bias + local z + sum_r c_r left_r, four rows at a time."""
+def _expand(local: float, z: Array, left: Array, start: int, stop: int, c: Array, bias: Array, out: Array) -> None:
+    """Fill out = bias + local z + sum_r c_r left_r over a strip, four rows at a time."""
     prefer512()
-    for j in range(out.size):
-        out[j] = bias[j] + local * z[j]
+    if local == 0.0:
+        for j in range(out.size):
+            out[j] = bias[j]
+    else:
+        for j in range(out.size):
+            out[j] = bias[j] + local * z[j]
     for r in range(0, left.shape[0], 4):
-        l0, l1, l2, l3 = left[r], left[r + 1], left[r + 2], left[r + 3]
+        l0, l1 = left[r, start:stop], left[r + 1, start:stop]
+        l2, l3 = left[r + 2, start:stop], left[r + 3, start:stop]
         c0, c1, c2, c3 = c[r], c[r + 1], c[r + 2], c[r + 3]
         for j in range(out.size):
             out[j] += (c0 * l0[j] + c1 * l1[j]) + (c2 * l2[j] + c3 * l3[j])
+
+
+@njit(fastmath=ELEMENTARY)
+def _combine_strip(old: Array, k: Array, start: int, stop: int, weights: Array, h: float, out: Array) -> None:
+    """Fill out = old + h sum_i weights_i k_i over a strip; `out` may be `old`."""
+    prefer512()
+    first, c = k[0, start:stop], h * weights[0]
+    for j in range(out.size):
+        out[j] = old[j] + c * first[j]
+    for i in range(1, weights.size):
+        stage, c = k[i, start:stop], h * weights[i]
+        if c != 0.0:
+            for j in range(out.size):
+                out[j] += c * stage[j]
 
 
 @njit(fastmath=ELEMENTARY)
@@ -163,7 +183,7 @@ def separable_steps(
     amplitude: Array,
     a: Array,
     b: Array,
-    h: float,
+    dt: Array,
     y: Array,
 ) -> None:
     """Advance y through all steps of a network whose kernel has rank r, in place.
@@ -175,9 +195,8 @@ def separable_steps(
     next stage's moments is taken at once.
 
     Shapes: left, right (r, N); bias (N,); amplitude (steps, stages, r + 1), its
-    last entry scaling the local part; a (stages, stages); b (stages,); y (n, N).
+    last entry scaling the local part; a (stages, stages); b (stages,); dt (steps,); y (n, N).
     """
-    prefer512()
     rank, n_labels = left.shape
     n_stages = b.size
     k = np.empty((n_stages, n_labels))
@@ -193,7 +212,7 @@ def separable_steps(
             if inside:
                 apply_value(code, z, fired[: stop - start])
                 z = fired[: stop - start]
-            _add_moments(z, right[:, start:stop], following)
+            _add_moments(z, right, start, stop, following)
         for step in range(amplitude.shape[0]):
             for i in range(n_stages):
                 scale = amplitude[step, i]
@@ -201,28 +220,24 @@ def separable_steps(
                     moments[r] = scale[r] * following[r]
                     following[r] = 0.0
                 source = state if i == 0 else stage
+                target = stage if i + 1 < n_stages else state
+                weights = a[i + 1, : i + 1] if i + 1 < n_stages else b
                 for start in range(0, n_labels, STRIP):
                     stop = min(start + STRIP, n_labels)
-                    z, rate = source[start:stop], k[i, start:stop]
-                    old, target = state[start:stop], stage[start:stop]
+                    z, active = source[start:stop], fired[: stop - start]
+                    rate, following_z = k[i, start:stop], target[start:stop]
                     if inside:
-                        active = fired[: stop - start]
                         apply_value(code, z, active)
-                        _expand(scale[rank] * local, active, left[:, start:stop], moments, bias[start:stop], rate)
+                        _expand(scale[rank] * local, active, left, start, stop, moments, bias[start:stop], rate)
                     else:
-                        _expand(scale[rank] * local, z, left[:, start:stop], moments, bias[start:stop], rate)
+                        _expand(scale[rank] * local, z, left, start, stop, moments, bias[start:stop], rate)
                         apply_value(code, rate, rate)
                     if leak != 0.0:
                         for j in range(rate.size):
                             rate[j] -= leak * z[j]
-                    if i + 1 < n_stages:
-                        combine(old, k[: i + 1, start:stop], a[i + 1, : i + 1], h, target)
-                    else:
-                        combine(old, k[:, start:stop], b, h, old)
-                        target = old
+                    _combine_strip(state[start:stop], k, start, stop, weights, dt[step], following_z)
                     if inside:
-                        active = fired[: stop - start]
-                        apply_value(code, target, active)
-                        _add_moments(active, right[:, start:stop], following)
+                        apply_value(code, following_z, active)
+                        _add_moments(active, right, start, stop, following)
                     else:
-                        _add_moments(target, right[:, start:stop], following)
+                        _add_moments(following_z, right, start, stop, following)

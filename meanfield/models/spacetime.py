@@ -30,7 +30,7 @@ from meanfield.kernels.layers import activate_rows, affine_rows, derivative_rows
 from meanfield.operators.base import IntegralOperator
 from meanfield.operators.path import OperatorPath
 from meanfield.operators.separable import Separable
-from meanfield.schemes import Piece, Scheme
+from meanfield.schemes import Scheme, StepGrid
 from meanfield.storage.layout import Axis
 
 Array = NDArray[np.float64]
@@ -258,40 +258,35 @@ class SpaceTimeNetwork:
             return False
         return self._padded is not None or (self.placement == "outside" and scheme.n_stages == 1)
 
-    def advance(self, scheme: Scheme, piece: Piece, first: int, count: int, y: Array) -> None:
-        """Advance y in place through steps first .. first + count - 1 of a piece.
+    def advance(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array) -> None:
+        """Advance y in place through the steps first .. first + count - 1 of a step grid.
 
         Equal to the generic loop to round-off; advancing n steps and then m gives
         the bytes of advancing n + m.
         """
         rows = y.reshape(self._work[0].shape)
+        times, lengths = grid.steps(scheme, first, count)
         if self._padded is not None:
-            self._advance_separable(scheme, piece, first, count, rows, *self._padded)
+            self._advance_separable(scheme, times, lengths, rows, *self._padded)
             return
         assert isinstance(self.operator, IntegralOperator)
-        u, dt, bias, apply = self._work[0], piece.dt, self.bias_at(0.0), self.operator.apply
-        if self.amplitude is None:
-            scales = np.ones(count)
-        else:
-            times = piece.stage_times(scheme, first, count)[:, 0]
-            scales = np.array([self.amplitude_at(t) for t in times])
+        u, bias, apply = self._work[0], self.bias_at(0.0), self.operator.apply
+        scales = np.ones(count) if self.amplitude is None else self.amplitude.table(times[:, 0])
         code, leak = self.activation.code, self.leak
-        for scale in scales.tolist():
+        for scale, dt in zip(scales.tolist(), lengths.tolist(), strict=True):
             apply(rows, u)
             euler_rows(code, u, bias, scale, leak, dt, rows)
 
     def _advance_separable(
-        self, scheme: Scheme, piece: Piece, first: int, count: int, rows: Array, left: Array, right: Array
+        self, scheme: Scheme, times: Array, lengths: Array, rows: Array, left: Array, right: Array
     ) -> None:
         s, rank = scheme.n_stages, len(left)
-        table = np.zeros((count, s, rank + 1))
+        table = np.zeros((*times.shape, rank + 1))
         if self.amplitude is None:
             table[:] = 1.0
         else:
-            times = piece.stage_times(scheme, first, count)
-            values = np.array([self.amplitude.at(t) for t in times.ravel()]).reshape(count, s, -1)
-            terms = values.shape[2] if self.amplitude.shape else rank + 1
-            table[:, :, :terms] = values
+            terms = self.amplitude.shape[0] if self.amplitude.shape else rank + 1
+            table[:, :, :terms] = self.amplitude.table(times).reshape(*times.shape, -1)
         separable_steps(
             self.activation.code,
             self.placement == "inside",
@@ -303,7 +298,7 @@ class SpaceTimeNetwork:
             table,
             np.ascontiguousarray(scheme.a[:s, :s]),
             np.ascontiguousarray(scheme.b[:s]),
-            piece.dt,
+            lengths,
             rows,
         )
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 from meanfield._checks import check_memory, finite_array
 from meanfield.errors import ConfigError
@@ -43,7 +42,8 @@ class Convolution(IntegralOperator):
         values = profile(grid.nodes) if callable(profile) else profile
         self.profile: Array = finite_array("profile", values, shape=(grid.n_nodes,))
         self._axes = tuple(range(1, 1 + len(grid.shape)))
-        self.multiplier = fft.rfftn(self.profile.reshape(grid.shape)) / grid.n_nodes
+        self.multiplier: NDArray[np.complex128] = np.fft.rfftn(self.profile.reshape(grid.shape)) / grid.n_nodes
+        self._modes = np.empty((0, 0), dtype=np.complex128)
         self._conjugate = self.multiplier.conj()
 
     def _product(self, z: Array, out: Array) -> None:
@@ -54,14 +54,17 @@ class Convolution(IntegralOperator):
 
     def _multiply(self, z: Array, multiplier: NDArray[np.complex128], out: Array) -> None:
         shape = self.grid.shape
+        if len(self._modes) != len(z):
+            # A fresh array a call costs more in page faults than the transform itself.
+            self._modes = np.empty((len(z), *self.multiplier.shape), dtype=np.complex128)
         if len(shape) == 1:
-            modes = fft.rfft(z, axis=1)
+            modes = np.fft.rfft(z, out=self._modes)
             modes *= multiplier
-            out[...] = fft.irfft(modes, n=shape[0], axis=1, overwrite_x=True)
+            np.fft.irfft(modes, shape[0], out=out)
             return
-        modes = fft.rfftn(z.reshape(len(z), *shape), axes=self._axes)
+        modes = np.fft.rfftn(z.reshape(len(z), *shape), axes=self._axes, out=self._modes)
         modes *= multiplier
-        out[...] = fft.irfftn(modes, s=shape, axes=self._axes, overwrite_x=True).reshape(out.shape)
+        out[...] = np.fft.irfftn(modes, s=shape, axes=self._axes).reshape(out.shape)
 
     def kernel_matrix(self) -> Array:
         """Kernel values k(x_i - x_j), (N, N)."""
