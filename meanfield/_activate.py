@@ -1,7 +1,8 @@
 """Compiled activation functions, chosen by the integer code of `activations`.
 
 Scalar forms branch on the code; array forms branch once and then run a vector loop.
-A new activation is one branch in each.
+They work in place on a copy: a loop that reads one array and writes another which may
+be the same would have to be scalar. A new activation is one branch in each.
 """
 
 from __future__ import annotations
@@ -147,76 +148,85 @@ def _all_near(x: Array) -> bool:
     return far == 0
 
 
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def _copy(x: Array, out: Array) -> None:
+    for j in range(x.size):
+        out[j] = x[j]
+
+
 @njit(fastmath=ELEMENTARY)
 def apply_value(code: int, x: Array, out: Array) -> None:
     """Fill out = sigma(x) over flat arrays; `out` may be `x`."""
     prefer512()
+    _copy(x, out)
     if code == RELU:
-        for j in range(x.size):
-            out[j] = 0.0 if x[j] < 0.0 else x[j]
+        for j in range(out.size):
+            out[j] = 0.0 if out[j] < 0.0 else out[j]
     elif code == LEAKY_RELU:
-        for j in range(x.size):
-            out[j] = _SLOPE * x[j] if x[j] < 0.0 else x[j]
+        for j in range(out.size):
+            out[j] = _SLOPE * out[j] if out[j] < 0.0 else out[j]
     elif code == TANH:
-        for j in range(x.size):
-            out[j] = tanh(x[j])
+        for j in range(out.size):
+            out[j] = tanh(out[j])
     elif code == SIGMOID:
-        for j in range(x.size):
-            out[j] = sigmoid(x[j])
+        for j in range(out.size):
+            out[j] = sigmoid(out[j])
     elif code == SOFTPLUS:
-        for j in range(x.size):
-            out[j] = softplus(x[j])
+        for j in range(out.size):
+            out[j] = softplus(out[j])
     elif code == GELU:
-        for j in range(x.size):
-            out[j] = _gelu(x[j])
+        for j in range(out.size):
+            out[j] = _gelu(out[j])
     elif code == SINE and _all_near(x):
-        for j in range(x.size):
-            out[j] = sin_bounded(x[j])
+        for j in range(out.size):
+            out[j] = sin_bounded(out[j])
     else:
-        for j in range(x.size):
-            out[j] = value(code, x[j])
+        for j in range(out.size):
+            out[j] = value(code, out[j])
 
 
 @njit(fastmath=ELEMENTARY)
 def apply_derivative(code: int, x: Array, out: Array) -> None:
     """Fill out = sigma'(x) over flat arrays; `out` may be `x`."""
     prefer512()
+    _copy(x, out)
     if code == TANH:
-        for j in range(x.size):
-            out[j] = _sech_squared(x[j])
+        for j in range(out.size):
+            out[j] = _sech_squared(out[j])
     elif code == SIGMOID:
-        for j in range(x.size):
-            out[j] = _sigmoid_slope(x[j])
+        for j in range(out.size):
+            out[j] = _sigmoid_slope(out[j])
     elif code == SOFTPLUS:
-        for j in range(x.size):
-            out[j] = sigmoid(x[j])
+        for j in range(out.size):
+            out[j] = sigmoid(out[j])
     elif code == GELU:
-        for j in range(x.size):
-            out[j] = _gelu_slope(x[j])
+        for j in range(out.size):
+            out[j] = _gelu_slope(out[j])
     elif code == SINE and _all_near(x):
-        for j in range(x.size):
-            out[j] = cos_bounded(x[j])
+        for j in range(out.size):
+            out[j] = cos_bounded(out[j])
     else:
-        for j in range(x.size):
-            out[j] = derivative(code, x[j])
+        for j in range(out.size):
+            out[j] = derivative(code, out[j])
 
 
 @njit(fastmath=ELEMENTARY)
 def apply_primitive(code: int, x: Array, out: Array) -> None:
     """Fill out = Sigma(x) over flat arrays; `out` may be `x`."""
     prefer512()
+    _copy(x, out)
     if code == TANH:
-        for j in range(x.size):
-            out[j] = log_cosh(x[j])
+        for j in range(out.size):
+            out[j] = log_cosh(out[j])
     elif code == SIGMOID:
-        for j in range(x.size):
-            out[j] = softplus(x[j])
+        for j in range(out.size):
+            out[j] = softplus(out[j])
     elif code == SOFTPLUS:
-        for j in range(x.size):
-            out[j] = _softplus_primitive(x[j])
+        for j in range(out.size):
+            out[j] = _softplus_primitive(out[j])
     elif code == GELU:
-        for j in range(x.size):
-            out[j] = _gelu_primitive(x[j])
+        for j in range(out.size):
+            out[j] = _gelu_primitive(out[j])
     else:
-        for j in range(x.size):
-            out[j] = primitive(code, x[j])
+        for j in range(out.size):
+            out[j] = primitive(code, out[j])

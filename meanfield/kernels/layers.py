@@ -20,7 +20,7 @@ STRIP = 512
 
 @njit(fastmath=ELEMENTARY)
 def combine(y: Array, k: Array, weights: Array, h: float, out: Array) -> None:
-    """Fill out = y + h sum_i weights_i k_i over flat arrays; `out` may be `y`."""
+    """Fill out = y + h sum_i weights_i k_i over flat arrays; `out` must not be `y`."""
     prefer512()
     first = True
     for i in range(weights.size):
@@ -69,7 +69,7 @@ def error_norm(y: Array, new: Array, k: Array, weights: Array, h: float, rtol: f
 
 @njit(fastmath=ELEMENTARY)
 def activate_rows(code: int, u: Array, bias: Array, scale: float, leak: float, y: Array, out: Array) -> None:
-    """Fill out = sigma(scale u + bias) - leak y, row by row; `out` may be `u`."""
+    """Fill out = sigma(scale u + bias) - leak y, row by row; `out` must not be `u`."""
     prefer512()
     for s in range(u.shape[0]):
         source, target, state = u[s], out[s], y[s]
@@ -82,13 +82,13 @@ def activate_rows(code: int, u: Array, bias: Array, scale: float, leak: float, y
 
 
 @njit(fastmath=ELEMENTARY)
-def affine_rows(u: Array, bias: Array, scale: float, leak: float, y: Array, out: Array) -> None:
-    """Fill out = scale u + bias - leak y, row by row; `out` may be `u`."""
+def affine_rows(u: Array, bias: Array, scale: float, leak: float, y: Array) -> None:
+    """Turn u into scale u + bias - leak y, row by row, in place."""
     prefer512()
     for s in range(u.shape[0]):
-        source, target, state = u[s], out[s], y[s]
-        for j in range(source.size):
-            target[j] = scale * source[j] + bias[j] - leak * state[j]
+        target, state = u[s], y[s]
+        for j in range(target.size):
+            target[j] = scale * target[j] + bias[j] - leak * state[j]
 
 
 @njit(fastmath=ELEMENTARY)
@@ -98,12 +98,12 @@ def euler_rows(code: int, u: Array, bias: Array, scale: float, leak: float, h: f
     for s in range(u.shape[0]):
         for start in range(0, bias.size, STRIP):
             stop = min(start + STRIP, bias.size)
-            source, state, b = u[s, start:stop], y[s, start:stop], bias[start:stop]
-            for j in range(source.size):
-                source[j] = scale * source[j] + b[j]
-            apply_value(code, source, source)
-            for j in range(source.size):
-                state[j] += h * (source[j] - leak * state[j])
+            rate, state, b = u[s, start:stop], y[s, start:stop], bias[start:stop]
+            for j in range(rate.size):
+                rate[j] = scale * rate[j] + b[j]
+            apply_value(code, rate, rate)
+            for j in range(rate.size):
+                state[j] += h * (rate[j] - leak * state[j])
 
 
 @njit(fastmath=ELEMENTARY)
@@ -158,13 +158,10 @@ def _expand(local: float, z: Array, left: Array, start: int, stop: int, c: Array
 
 
 @njit(fastmath=ELEMENTARY)
-def _combine_strip(old: Array, k: Array, start: int, stop: int, weights: Array, h: float, out: Array) -> None:
-    """Fill out = old + h sum_i weights_i k_i over a strip; `out` may be `old`."""
+def _add_stages(k: Array, start: int, stop: int, weights: Array, h: float, out: Array) -> None:
+    """Add h sum_i weights_i k_i to `out` over a strip."""
     prefer512()
-    first, c = k[0, start:stop], h * weights[0]
-    for j in range(out.size):
-        out[j] = old[j] + c * first[j]
-    for i in range(1, weights.size):
+    for i in range(weights.size):
         stage, c = k[i, start:stop], h * weights[i]
         if c != 0.0:
             for j in range(out.size):
@@ -235,7 +232,9 @@ def separable_steps(
                     if leak != 0.0:
                         for j in range(rate.size):
                             rate[j] -= leak * z[j]
-                    _combine_strip(state[start:stop], k, start, stop, weights, dt[step], following_z)
+                    if i + 1 < n_stages:
+                        following_z[:] = state[start:stop]
+                    _add_stages(k, start, stop, weights, dt[step], following_z)
                     if inside:
                         apply_value(code, following_z, active)
                         _add_moments(active, right, start, stop, following)

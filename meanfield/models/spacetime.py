@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from meanfield._activate import apply_value
 from meanfield._checks import check_memory, finite_array, finite_float, one_of, positive_int
 from meanfield.activations import Activation, activation
 from meanfield.controls import Controls
@@ -168,9 +169,9 @@ class SpaceTimeNetwork:
             self.linear(t, rows, work)
             activate_rows(self.activation.code, work, bias, scale, self.leak, rows, target)
         else:
-            activate_rows(self.activation.code, rows, np.zeros_like(bias), 1.0, 0.0, rows, work)
+            apply_value(self.activation.code, rows.ravel(), work.ravel())
             self.linear(t, work, target)
-            affine_rows(target, bias, scale, self.leak, rows, target)
+            affine_rows(target, bias, scale, self.leak, rows)
 
     def jvp(self, t: float, y: Array, v: Array, out: Array) -> None:
         """Fill out with the derivative of the rate at (t, y) in the direction v."""
