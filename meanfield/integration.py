@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -28,7 +27,7 @@ from meanfield.models.function import FunctionModel
 from meanfield.parallel import blas_single_thread
 from meanfield.probes import normalise
 from meanfield.recorder import MemorySink, Recorder, Sink
-from meanfield.schemes import DORMAND_PRINCE, RK4, Piece, Scheme, StepGrid
+from meanfield.schemes import DORMAND_PRINCE, RK4, Scheme, StepGrid
 from meanfield.schemes import scheme as scheme_of
 from meanfield.solution import Solution, Status
 from meanfield.steppers import AdaptiveStepper, FixedStepper
@@ -217,47 +216,45 @@ def _plan(
     if t1 < t0:
         words = "backward problems have solvers of their own"
         raise ConfigError(f"t_span must not run backwards: T = {t1!r} < t0 = {t0!r}; {words}")
-    inner = [t for t in np.asarray(model.breakpoints, dtype=np.float64).tolist() if t0 < t < t1]
-    edges = [t0, *inner, t1]
+    inner = np.asarray(model.breakpoints, dtype=np.float64)
+    edges = np.concatenate([[t0], inner[(t0 < inner) & (inner < t1)], [t1]])
     fixed = dt is not None or n_steps is not None
     chosen = scheme_of(scheme) if scheme is not None else (RK4 if fixed else DORMAND_PRINCE)
     if not fixed:
         if not chosen.adaptive:
             raise ConfigError(f"scheme {chosen.name} has no error estimate: give dt or n_steps")
-        pieces = tuple(Piece(a, b, 1) for a, b in pairwise(edges))
         r = finite_float("rtol", 1e-6 if rtol is None else rtol, above=0.0)
         a = finite_float("atol", 1e-3 * r if atol is None else atol, above=0.0)
-        stepper: AnyStepper = AdaptiveStepper(model, chosen, pieces, state, r, a)
         if t0 == t1:
-            stepper = FixedStepper(model, chosen, StepGrid((Piece(t0, t1, 0),)), state)
-        return _Plan(model, stepper, t0, t1)
+            return _Plan(model, FixedStepper(model, chosen, _uniform(edges, None, 1), state), t0, t1)
+        return _Plan(model, AdaptiveStepper(model, chosen, edges, state, r, a), t0, t1)
     if rtol is not None or atol is not None:
         raise ConfigError("rtol and atol belong to adaptive steps; with dt or n_steps the step is fixed")
-    return _Plan(model, FixedStepper(model, chosen, StepGrid(_uniform(edges, dt, n_steps)), state), t0, t1)
+    return _Plan(model, FixedStepper(model, chosen, _uniform(edges, dt, n_steps), state), t0, t1)
 
 
-def _uniform(edges: list[float], dt: float | None, n_steps: int | None) -> tuple[Piece, ...]:
+def _uniform(edges: Array, dt: float | None, n_steps: int | None) -> StepGrid:
     """Cut each interval between breakpoints into steps of the same length."""
     if dt is not None and n_steps is not None:
         raise ConfigError("give dt or n_steps, not both")
-    span = edges[-1] - edges[0]
+    span = float(edges[-1] - edges[0])
     step = finite_float("dt", dt, above=0.0) if n_steps is None else span / positive_int("n_steps", n_steps)
     if span == 0.0:
-        return (Piece(edges[0], edges[-1], 0),)
+        return StepGrid(edges, np.zeros(1, dtype=np.int64))
     if span / step > 2**53:
         raise ConfigError(f"dt = {step!r} is too small for an interval of length {span!r}")
-    pieces = []
-    for a, b in pairwise(edges):
-        length = b - a
-        n = max(round(length / step), 1)
-        if abs(n * step - length) > 1e-9 * length + 4 * math.ulp(max(abs(a), abs(b))):
-            lower = max(math.floor(length / step), 1)
-            raise ConfigError(
-                f"dt = {step!r} does not divide the interval [{a!r}, {b!r}] between breakpoints; "
-                f"nearest valid values: {length / lower!r} and {length / (lower + 1)!r}"
-            )
-        pieces.append(Piece(a, b, n))
-    return tuple(pieces)
+    lengths = np.diff(edges)
+    counts = np.maximum(np.rint(lengths / step), 1.0)
+    off = np.abs(counts * step - lengths) > 1e-9 * lengths + 4 * np.spacing(np.abs(edges).max())
+    if off.any():
+        k = int(np.argmax(off))
+        length = float(lengths[k])
+        lower = max(math.floor(length / step), 1)
+        raise ConfigError(
+            f"dt = {step!r} does not divide the interval [{float(edges[k])!r}, {float(edges[k + 1])!r}] between "
+            f"breakpoints; nearest valid values: {length / lower!r} and {length / (lower + 1)!r}"
+        )
+    return StepGrid(edges, counts.astype(np.int64))
 
 
 def _save_times(save_at: Any, plan: _Plan) -> tuple[Array, NDArray[np.int64] | None]:
@@ -275,27 +272,18 @@ def _save_times(save_at: Any, plan: _Plan) -> tuple[Array, NDArray[np.int64] | N
     stepper = plan.stepper
     if isinstance(stepper, AdaptiveStepper):
         return times, None
-    targets = np.array([_step_at(stepper, t) for t in times.tolist()], dtype=np.int64)
+    targets = np.array([_step_at(stepper.grid, t) for t in times.tolist()], dtype=np.int64)
     return times, targets
 
 
-def _step_at(stepper: FixedStepper, t: float) -> int:
+def _step_at(grid: StepGrid, t: float) -> int:
     """Step after which a save time falls, or an error that names the nearest times of the step grid."""
-    start = 0
-    for piece in stepper.grid.pieces:
-        if t <= piece.end or piece is stepper.grid.pieces[-1]:
-            break
-        start += piece.n_steps
-    if piece.n_steps == 0:
-        return 0
-    inside = (t - piece.start) / piece.dt
-    step = start + min(max(round(inside), 0), piece.n_steps)
-    if abs(stepper.grid.time(step) - t) <= 1e-9 * piece.dt + 4 * math.ulp(abs(t)):
+    step, dt = grid.near(t)
+    if abs(grid.time(step) - t) <= 1e-8 * dt + 4 * math.ulp(abs(t)):
         return step
-    lower = start + min(max(math.floor(inside), 0), piece.n_steps - 1)
     raise ConfigError(
-        f"save time {t!r} is not on the step grid of dt = {piece.dt!r}; "
-        f"nearest valid values: {stepper.grid.time(lower)!r} and {stepper.grid.time(lower + 1)!r}"
+        f"save time {t!r} is not on the step grid of dt = {dt!r}; "
+        f"nearest valid values: {grid.time(step)!r} and {grid.time(step + 1)!r}"
     )
 
 

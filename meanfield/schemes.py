@@ -169,56 +169,61 @@ def scheme(name: str | Scheme) -> Scheme:
     return found
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Uniform steps over [start, end], an interval on which the right-hand side is smooth."""
-
-    start: float
-    end: float
-    n_steps: int
-
-    @property
-    def dt(self) -> float:
-        """Length of a step."""
-        return (self.end - self.start) / self.n_steps
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepGrid:
-    """All fixed steps of an integration: uniform on each piece, numbered through."""
+    """All fixed steps of an integration, numbered through: uniform between breakpoints.
 
-    pieces: tuple[Piece, ...]
+    Parameters
+    ----------
+    edges
+        Start, breakpoints and end, (K + 1,), increasing.
+    counts
+        Number of steps between each two, (K,).
+    """
+
+    edges: Array
+    counts: NDArray[np.int64]
 
     @functools.cached_property
-    def _columns(self) -> tuple[NDArray[np.int64], Array, Array, Array]:
-        """First step, start, end and step length of every piece."""
-        first = np.cumsum([0] + [p.n_steps for p in self.pieces[:-1]])
-        start, end = (np.array([getattr(p, name) for p in self.pieces]) for name in ("start", "end"))
-        return first, start, end, np.array([p.dt if p.n_steps else 0.0 for p in self.pieces])
+    def _columns(self) -> tuple[NDArray[np.int64], Array, Array]:
+        """Number of the first step, step length and last time for stages of every piece."""
+        first = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+        lengths = np.diff(self.edges) / np.maximum(self.counts, 1)
+        return first, lengths, np.nextafter(self.edges[1:], self.edges[:-1])
 
-    @property
+    @functools.cached_property
     def n_steps(self) -> int:
         """Number of steps."""
-        return sum(p.n_steps for p in self.pieces)
+        return int(self.counts.sum())
 
     def time(self, step: int) -> float:
-        """Time after so many steps; exactly the end of a piece after its last."""
-        first, start, end, dt = self._columns
-        k = int(np.searchsorted(first, step, side="left")) - 1
-        if k < 0:
-            return float(start[0])
+        """Time after so many steps; exactly the breakpoint where one is reached."""
+        first, lengths, _ = self._columns
+        k = max(int(np.searchsorted(first, step, side="left")) - 1, 0)
         inside = step - int(first[k])
-        return float(end[k] if inside == self.pieces[k].n_steps else start[k] + inside * dt[k])
+        if inside == self.counts[k]:
+            return float(self.edges[k + 1])
+        return float(self.edges[k] + inside * lengths[k])
+
+    def near(self, t: float) -> tuple[int, float]:
+        """Step after which the time is nearest to t, rounded down, and the step length there."""
+        first, lengths, _ = self._columns
+        k = min(max(int(np.searchsorted(self.edges, t, side="left")) - 1, 0), len(self.counts) - 1)
+        if self.counts[k] == 0:
+            return 0, 1.0
+        # Just below the next step counts as that step: times on the grid are given to round-off.
+        inside = math.floor((t - self.edges[k]) / lengths[k] + 1e-8)
+        return int(first[k]) + min(max(inside, 0), int(self.counts[k])), float(lengths[k])
 
     def steps(self, scheme: Scheme, first: int, count: int) -> tuple[Array, Array]:
         """Stage times (count, s) and lengths (count,) of `count` steps.
 
-        Parameters of the model may jump where a piece ends; a stage there must see
-        the value from the left, so its time is moved down by one unit in the last place.
+        Parameters of the model may jump at a breakpoint; a stage there must see the
+        value from the left, so its time is moved down by one unit in the last place.
         """
-        begin, start, end, dt = self._columns
+        begin, lengths, last = self._columns
         numbers = np.arange(first, first + count)
         k = np.searchsorted(begin, numbers, side="right") - 1
-        lengths = dt[k]
-        times = (start[k] + (numbers - begin[k]) * lengths)[:, None] + lengths[:, None] * scheme.c[: scheme.n_stages]
-        return np.minimum(times, np.nextafter(end, start)[k, None]), lengths
+        dt = lengths[k]
+        times = (self.edges[k] + (numbers - begin[k]) * dt)[:, None] + dt[:, None] * scheme.c[: scheme.n_stages]
+        return np.minimum(times, last[k, None]), dt

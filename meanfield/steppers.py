@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from meanfield._checks import check_memory
 from meanfield.errors import NumericalError
 from meanfield.kernels.layers import all_finite, combine, error_norm
-from meanfield.schemes import Piece, Scheme, StepGrid
+from meanfield.schemes import Scheme, StepGrid
 from meanfield.solution import Status
 
 Array = NDArray[np.float64]
@@ -25,13 +25,13 @@ Array = NDArray[np.float64]
 class Stepper:
     """State, time and step counter of an integration, and the stages of its scheme."""
 
-    def __init__(self, model: Any, scheme: Scheme, pieces: tuple[Piece, ...], y0: Array, n_stages: int) -> None:
+    def __init__(self, model: Any, scheme: Scheme, edges: Array, y0: Array, n_stages: int) -> None:
         check_memory(f"{n_stages} stages of a state of shape {y0.shape}", 8 * y0.size * (n_stages + 4))
         self.model = model
         self.scheme = scheme
-        self.pieces = pieces
+        self.edges = edges
         self.y = y0.copy()
-        self.t = pieces[0].start
+        self.t = float(edges[0])
         self.step = 0
         self.n_rates = 0
         self.n_rejected = 0
@@ -75,7 +75,7 @@ class FixedStepper(Stepper):
     """Steps of a `StepGrid`; a fused path of the model is used where there is one."""
 
     def __init__(self, model: Any, scheme: Scheme, grid: StepGrid, y0: Array) -> None:
-        super().__init__(model, scheme, grid.pieces, y0, scheme.n_stages)
+        super().__init__(model, scheme, grid.edges, y0, scheme.n_stages)
         self.grid = grid
         self.n_steps = grid.n_steps
         self._fused = hasattr(model, "advance") and bool(model.fused(scheme))
@@ -134,10 +134,8 @@ class AdaptiveStepper(Stepper):
 
     SAFETY, SHRINK, GROW, BETA = 0.9, 0.2, 5.0, 0.04
 
-    def __init__(
-        self, model: Any, scheme: Scheme, pieces: tuple[Piece, ...], y0: Array, rtol: float, atol: float
-    ) -> None:
-        super().__init__(model, scheme, pieces, y0, len(scheme.b))
+    def __init__(self, model: Any, scheme: Scheme, edges: Array, y0: Array, rtol: float, atol: float) -> None:
+        super().__init__(model, scheme, edges, y0, len(scheme.b))
         self.rtol, self.atol = rtol, atol
         given = getattr(model, "error_weights", None)
         weights = np.asarray(1.0 if given is None else given, dtype=np.float64)
@@ -152,12 +150,12 @@ class AdaptiveStepper(Stepper):
     @property
     def done(self) -> bool:
         """Whether the end has been reached."""
-        return self._index >= len(self.pieces)
+        return self._index >= len(self.edges) - 1
 
     @property
     def dt_min(self) -> float:
         """Smallest step that still moves the time."""
-        return 16.0 * math.ulp(max(abs(self.t), abs(self.pieces[-1].end)))
+        return 16.0 * math.ulp(max(abs(self.t), abs(float(self.edges[-1]))))
 
     def check_start(self) -> None:
         """Evaluate the rate once, raise where it is not finite, and choose the first step."""
@@ -167,19 +165,19 @@ class AdaptiveStepper(Stepper):
 
     def _first_step(self) -> float:
         """Size of the first step from the scales of y, y' and y'' (Hairer, Norsett, Wanner, section II.4)."""
-        piece, flat, k = self.pieces[0], self.y.ravel(), self._k
+        end, flat, k = float(self.edges[1]), self.y.ravel(), self._k
         scale = self.atol + self.rtol * np.abs(flat)
         d0, d1 = (float(np.sqrt(np.mean((v / scale) ** 2))) for v in (flat, k[0]))
         h0 = 1e-6 if min(d0, d1) < 1e-5 else 0.01 * d0 / d1
-        h0 = min(h0, piece.end - piece.start)
+        h0 = min(h0, end - self.t)
         combine(flat, k[:1], np.ones(1), h0, self._trial.ravel())
-        self._rate(min(self.t + h0, float(np.nextafter(piece.end, piece.start))), self._trial, 1)
+        self._rate(min(self.t + h0, float(np.nextafter(end, self.t))), self._trial, 1)
         d2 = float(np.sqrt(np.mean(((k[1] - k[0]) / scale) ** 2))) / h0
         if not math.isfinite(d2):
             return max(h0 * 1e-3, self.dt_min)
         top = max(d1, d2)
         h1 = max(1e-6, h0 * 1e-3) if top <= 1e-15 else (0.01 / top) ** (1.0 / self.scheme.order)
-        return float(min(100 * h0, h1, piece.end - piece.start))
+        return float(min(100 * h0, h1, end - self.t))
 
     def advance(self, count: int) -> None:
         """Take `count` accepted steps, or fewer where the end or a problem comes first."""
@@ -189,7 +187,7 @@ class AdaptiveStepper(Stepper):
             self._step_once()
 
     def _step_once(self) -> None:
-        piece = self.pieces[self._index]
+        end = float(self.edges[self._index + 1])
         if self._fresh:
             self._rate(self.t, self.y, 0)
             self._fresh = False
@@ -197,11 +195,11 @@ class AdaptiveStepper(Stepper):
             # First same as last: the last stage of the step before is the first of this one.
             self._k[0] = self._k[-1]
         while True:
-            left = piece.end - self.t
+            left = end - self.t
             h = self._h
             # Two even steps rather than a long one and a sliver.
             h = left if h >= left * (1 - 1e-12) else min(h, max(0.5 * left, self.dt_min))
-            error = self._attempt(piece, h)
+            error = self._attempt(end, h)
             if error <= 1.0:
                 break
             self.n_rejected += 1
@@ -210,11 +208,11 @@ class AdaptiveStepper(Stepper):
             if self._h < self.dt_min:
                 self.problem = Status.STEP_TOO_SMALL
                 return
-        self._accept(piece, h, error, landed=h == left)
+        self._accept(end, h, error, landed=h == left)
 
-    def _attempt(self, piece: Piece, h: float) -> float:
+    def _attempt(self, end: float, h: float) -> float:
         scheme, flat, trial, k = self.scheme, self.y.ravel(), self._trial.ravel(), self._k
-        last = float(np.nextafter(piece.end, piece.start))
+        last = float(np.nextafter(end, self.t))
         for i in range(1, len(scheme.b)):
             combine(flat, k[:i], scheme.a[i, :i], h, trial)
             self._rate(min(self.t + float(scheme.c[i]) * h, last), self._trial, i)
@@ -223,14 +221,14 @@ class AdaptiveStepper(Stepper):
         norm = error_norm(flat, trial, k, scheme.b_err, h, self.rtol, self.atol, self._weights)
         return norm if all_finite(trial) else math.inf
 
-    def _accept(self, piece: Piece, h: float, error: float, *, landed: bool) -> None:
+    def _accept(self, end: float, h: float, error: float, *, landed: bool) -> None:
         order = self.scheme.order
         grow = self.SAFETY * max(error, 1e-10) ** (-(1.0 / order - 0.75 * self.BETA)) * self._last_error**self.BETA
         self._last_error = max(error, 1e-4)
         self._old_t, self._old_h = self.t, h
         np.copyto(self._old, self.y)
         np.copyto(self.y, self._trial)
-        self.t = piece.end if landed else self.t + h
+        self.t = end if landed else self.t + h
         self.step += 1
         grown = h * min(self.GROW, max(self.SHRINK, grow))
         # A step cut short by the end of a piece says nothing against the step planned.

@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import RK45, solve_ivp
 
 from meanfield import ConfigError, Scheme, integrate
-from meanfield.schemes import DORMAND_PRINCE, RK4, SCHEMES, Piece, StepGrid, scheme
+from meanfield.schemes import DORMAND_PRINCE, RK4, SCHEMES, StepGrid, scheme
 
 
 def rate(t, y):
@@ -71,8 +71,8 @@ def test_every_scheme_is_consistent():
             assert abs(s.b_err.sum()) < 1e-14
 
 
-def test_step_grid_lands_on_the_ends_of_pieces_and_stages_stay_inside():
-    grid = StepGrid((Piece(0.1, 0.7, 7), Piece(0.7, 1.0, 2)))
+def test_step_grid_lands_on_breakpoints_and_stages_stay_inside():
+    grid = StepGrid(np.array([0.1, 0.7, 1.0]), np.array([7, 2]))
     assert grid.n_steps == 9
     assert [grid.time(k) for k in (0, 7, 9)] == [0.1, 0.7, 1.0]
     times, lengths = grid.steps(RK4, 5, 4)

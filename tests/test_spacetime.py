@@ -18,7 +18,7 @@ from meanfield import (
 )
 from meanfield.activations import ACTIVATIONS, activation
 from meanfield.models import spacetime
-from meanfield.schemes import SCHEMES, Piece, StepGrid, scheme
+from meanfield.schemes import SCHEMES, StepGrid, scheme
 
 RNG = np.random.default_rng(7)
 GRID = Grid.interval(23, rule="gauss")
@@ -136,7 +136,7 @@ def test_advance_n_then_m_is_advance_n_plus_m_in_bytes(kind, placement, name):
     chosen = scheme(name)
     if not model.fused(chosen):
         pytest.skip("no fused path for this combination")
-    grid = StepGrid((Piece(0.0, 0.5, 19), Piece(0.5, 1.0, 18)))
+    grid = StepGrid(np.array([0.0, 0.5, 1.0]), np.array([19, 18]))
     whole, parts = field(model), field(model)
     model.advance(chosen, grid, 0, 37, whole)
     for first, count in ((0, 1), (1, 20), (21, 16)):
