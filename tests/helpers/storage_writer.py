@@ -35,12 +35,21 @@ def advance(y: np.ndarray) -> np.ndarray:
     return np.cos(1.3 * y) + 0.1 * np.roll(y, 1)
 
 
-def write(path: str, n_rows: int, every: int, *, resume: bool = False, pause: float = 0.0, say=print) -> None:
+def write(
+    path: str,
+    n_rows: int,
+    every: int,
+    *,
+    resume: bool = False,
+    pause: float = 0.0,
+    say=print,
+    labels=("first", "second"),
+) -> None:
     """Write the run, resuming if asked; `say` is told of every step that became durable."""
     with create_run(
         path, {"n_rows": n_rows, "every": every}, experiment="walk", seed=1, resume=resume, cadence=Cadence(least=1e9)
     ) as run:
-        for label in ("first", "second"):
+        for label in labels:
             series = run.begin_series(label, spec(), "a" * 64)
             if not series.finished:
                 evolve(series, n_rows, every, pause, say)
