@@ -265,9 +265,7 @@ def energies(config: Config, run: RunFile, fields: Fields) -> None:
         reason="kinks of ReLU cost order; worst sample",
     )
     symmetric = evolve("dissipative", dense(grid, gaussian, -4.0, config.planted), "tanh")
-    identity(
-        config, run, fields, "dissipative", symmetric, Dense(grid, lambda x, y: -4.0 * gaussian(x, y)), "tanh", bias
-    )
+    identity(run, fields, "dissipative", symmetric, Dense(grid, lambda x, y: -4.0 * gaussian(x, y)), "tanh", bias)
     rng = np.random.default_rng(run.seed)
     modes = rng.standard_normal((4, 4))
 
