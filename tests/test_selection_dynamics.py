@@ -1,0 +1,58 @@
+"""The main job: every verdict holds, every verdict can fail, users' own fields work."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meanfield.storage.run import open_run
+
+SCRIPT = Path(__file__).resolve().parent.parent / "experiments" / "selection_dynamics.py"
+_spec = importlib.util.spec_from_file_location("selection_dynamics", SCRIPT)
+script = importlib.util.module_from_spec(_spec)
+sys.modules["selection_dynamics"] = script
+_spec.loader.exec_module(script)
+
+
+def statuses(path):
+    with open_run(path) as run:
+        return {v["claim"]: (v["status"], v["predicted"], v["measured"]) for v in run.verdicts}
+
+
+def test_every_verdict_holds_and_a_figure_is_drawn(tmp_path):
+    path = tmp_path / "s.h5"
+    assert script.main(["--smoke", "--quiet", "--out", str(path)]) == 0
+    found = statuses(path)
+    assert len(found) >= 25
+    assert {s for s, *_ in found.values()} == {"holds"}
+    assert path.with_suffix(".png").stat().st_size > 50_000
+
+
+def test_a_planted_error_of_five_per_cent_makes_every_verdict_fail(tmp_path):
+    path = tmp_path / "s.h5"
+    assert script.main(["--smoke", "--quiet", "--planted", "0.05", "--out", str(path)]) == 3
+    held = {claim: figures for claim, figures in statuses(path).items() if figures[0] != "fails"}
+    assert held == {}
+
+
+@pytest.mark.parametrize(("name", "shape"), [("square.npy", (3, 36)), ("line.npy", (2, 40))])
+def test_fields_of_your_own_take_the_place_of_the_digits(name, shape, tmp_path):
+    np.save(tmp_path / name, np.random.default_rng(2).gamma(2.0, size=shape))
+    path = tmp_path / "s.h5"
+    assert script.main(["--smoke", "--quiet", "--data", str(tmp_path / name), "--out", str(path)]) == 0, statuses(path)
+    with open_run(path) as run:
+        assert run.series["selection_0"]["z"].shape[1] == (64 if shape[1] == 36 else 40)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [(np.ones((3, 16)), "constant"), (np.eye(1, 16), "at least two"), (np.full((2, 16), np.nan), "finite")],
+)
+def test_fields_that_cannot_be_used_are_refused(fields, words, tmp_path, capsys):
+    np.save(tmp_path / "f.npy", fields)
+    assert script.main(["--smoke", "--data", str(tmp_path / "f.npy"), "--out", str(tmp_path / "s.h5")]) == 2
+    assert words in capsys.readouterr().err
