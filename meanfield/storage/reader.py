@@ -64,6 +64,20 @@ class Series(Mapping[str, AnyArray]):
         """Names of an array's axes."""
         return tuple(self._items[name].get("dims", (name,)))
 
+    def summary(self) -> str:
+        """Rows of every time axis and what is recorded on it, in a line."""
+        parts = []
+        for stream in (item["name"] for item in self._entry.described["streams"]):
+            recorded = []
+            for name in self:
+                if name != stream and self.dims(name)[0] == stream:
+                    sizes = zip(self.dims(name)[1:], self.shape(name)[1:], strict=True)
+                    shape = " x ".join(f"{axis} {n}" for axis, n in sizes)
+                    unit = "" if self.units(name) == "1" else f" [{self.units(name)}]"
+                    recorded.append(f"{name}{unit}" + (f" ({shape})" if shape else ""))
+            parts.append(f"{self.shape(stream)[0]} rows of {', '.join(recorded) or 'nothing'}")
+        return "; ".join(parts) + ("" if self.finished else "  (not finished)")
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of an array, without reading it."""
         item = self._items[name]
@@ -138,16 +152,15 @@ class Run:
             f"experiment  {attrs['experiment'] or '-'}    seed {attrs['seed']}    created {attrs['created']}",
             f"config      {json.dumps(self.config)}",
         ]
-        for label, series in self.series.items():
-            lines.append(f"series      {label}" + ("" if series.finished else "  (not finished)"))
-            for name in series:
-                shape = " x ".join(f"{d} {n}" for d, n in zip(series.dims(name), series.shape(name), strict=True))
-                unit = "" if series.units(name) == "1" else f" [{series.units(name)}]"
-                lines.append(f"    {name}{unit}  ({shape})")
+        lines += [f"series      {label:24s} {series.summary()}" for label, series in self.series.items()]
         for label, table in self.tables.items():
             rows = len(next(iter(table.values())))
-            lines.append(f"table       {label}  {rows} rows: {', '.join(table)}")
-        lines += [f"verdict     {row.get('status', '')}: {row.get('claim', '')}" for row in self.verdicts]
+            lines.append(f"table       {label:24s} {rows} rows: {', '.join(table)}")
+        statuses = [str(row.get("status", "")) for row in self.verdicts]
+        counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+        lines.append(f"verdicts    {counts or 'none'}")
+        others = zip(statuses, self.verdicts, strict=True)
+        lines += [f"    {status}: {row.get('claim', '')}" for status, row in others if status != "holds"]
         if len(lines) > _MOST_LINES:
             hidden = len(lines) - _MOST_LINES + 1
             lines = [*lines[: _MOST_LINES - 1], f"... and {hidden} lines more"]
