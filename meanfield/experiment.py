@@ -92,7 +92,7 @@ class RunFile:
         key = digest(inputs, function)
         found = self._writer.table(label, key)
         if found is None:
-            with self._progress.task(label):
+            with self._progress.task(label, note="computing"):
                 self._writer.put_table(label, function(), inputs=key)
             found = self._writer.table(label, key)
         assert found is not None

@@ -38,9 +38,12 @@ class Progress(AbstractContextManager["Progress"]):
         self._bars.stop()
 
     @contextmanager
-    def task(self, label: str) -> Iterator[Callable[[float], None]]:
-        """Show a part of the run; yields a function that takes the fraction done."""
-        task: Any = self._bars.add_task(f"{label} [dim](compiling)[/dim]", total=1.0)
+    def task(self, label: str, note: str = "compiling") -> Iterator[Callable[[float], None]]:
+        """Show a part of the run; yields a function that takes the fraction done.
+
+        Until the first fraction arrives the line shows `note`.
+        """
+        task: Any = self._bars.add_task(f"{label} [dim]({note})[/dim]", total=1.0)
 
         def advance(fraction: float) -> None:
             self._bars.update(task, description=label, completed=fraction)

@@ -11,6 +11,10 @@ from meanfield._vectormath import prefer512
 Array = NDArray[np.float64]
 Matrix = NDArray[np.float64] | NDArray[np.float32]
 
+# A block of rows shares the strips of the samples in the second-level cache.
+ROW_BLOCK = 64
+COLUMN_BLOCK = 512
+
 
 @njit(fastmath=REDUCTION)
 def matvec_rows(matrix: Matrix, z: Array, start: int, stop: int, out: Array) -> None:
@@ -53,3 +57,79 @@ def vecmat_columns(matrix: Matrix, p: Array, start: int, stop: int, out: Array) 
         c = p[i]
         for j in range(target.size):
             target[j] += c * row[j]
+
+
+@njit(fastmath=REDUCTION)
+def _add_tile(matrix: Matrix, z: Array, i: int, s: int, start: int, stop: int, out: Array) -> None:
+    """Add the products of rows i .. i + 3 with samples s .. s + 3 over columns start .. stop.
+
+    Sixteen sums stay in registers, so that eight loads serve sixteen products.
+    """
+    prefer512()
+    w0, w1 = matrix[i, start:stop], matrix[i + 1, start:stop]
+    w2, w3 = matrix[i + 2, start:stop], matrix[i + 3, start:stop]
+    z0, z1, z2, z3 = z[s, start:stop], z[s + 1, start:stop], z[s + 2, start:stop], z[s + 3, start:stop]
+    a00, a01, a02, a03 = 0.0, 0.0, 0.0, 0.0
+    a10, a11, a12, a13 = 0.0, 0.0, 0.0, 0.0
+    a20, a21, a22, a23 = 0.0, 0.0, 0.0, 0.0
+    a30, a31, a32, a33 = 0.0, 0.0, 0.0, 0.0
+    for j in range(z0.size):
+        v0, v1, v2, v3 = z0[j], z1[j], z2[j], z3[j]
+        u = w0[j]
+        a00 += u * v0
+        a01 += u * v1
+        a02 += u * v2
+        a03 += u * v3
+        u = w1[j]
+        a10 += u * v0
+        a11 += u * v1
+        a12 += u * v2
+        a13 += u * v3
+        u = w2[j]
+        a20 += u * v0
+        a21 += u * v1
+        a22 += u * v2
+        a23 += u * v3
+        u = w3[j]
+        a30 += u * v0
+        a31 += u * v1
+        a32 += u * v2
+        a33 += u * v3
+    out[s + 0, i + 0] += a00
+    out[s + 1, i + 0] += a01
+    out[s + 2, i + 0] += a02
+    out[s + 3, i + 0] += a03
+    out[s + 0, i + 1] += a10
+    out[s + 1, i + 1] += a11
+    out[s + 2, i + 1] += a12
+    out[s + 3, i + 1] += a13
+    out[s + 0, i + 2] += a20
+    out[s + 1, i + 2] += a21
+    out[s + 2, i + 2] += a22
+    out[s + 3, i + 2] += a23
+    out[s + 0, i + 3] += a30
+    out[s + 1, i + 3] += a31
+    out[s + 2, i + 3] += a32
+    out[s + 3, i + 3] += a33
+
+
+@njit(fastmath=REDUCTION)
+def matmul_rows(matrix: Matrix, z: Array, start: int, stop: int, out: Array) -> None:
+    """Fill out_si = sum_j matrix_ij z_sj for start <= i < stop and all samples s.
+
+    Tiles of four rows by four samples run over strips of columns that stay in the
+    caches; what is left over in rows and samples goes row by row.
+    """
+    n_samples, n = z.shape
+    samples, rows = n_samples - n_samples % 4, stop - (stop - start) % 4
+    for s in range(samples):
+        out[s, start:rows] = 0.0
+    for block in range(start, rows, ROW_BLOCK):
+        for column in range(0, n, COLUMN_BLOCK):
+            for i in range(block, min(block + ROW_BLOCK, rows), 4):
+                for s in range(0, samples, 4):
+                    _add_tile(matrix, z, i, s, column, min(column + COLUMN_BLOCK, n), out)
+    for s in range(samples):
+        matvec_rows(matrix, z[s], rows, stop, out[s])
+    for s in range(samples, n_samples):
+        matvec_rows(matrix, z[s], start, stop, out[s])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from meanfield._checks import one_of
 from meanfield.grids import Grid
-from meanfield.kernels.integral import matvec_rows, vecmat_columns
+from meanfield.kernels.integral import matmul_rows, matvec_rows, vecmat_columns
 from meanfield.operators.base import IntegralOperator, sampled_kernel
 from meanfield.parallel import blas_single_thread, for_blocks
 
@@ -56,12 +56,8 @@ class Dense(IntegralOperator):
                 matvec_rows(self.matrix, z[0], 0, n, out[0])
             else:
                 for_blocks(lambda i, k: matvec_rows(self.matrix, z[0], i, k, out[0]), n, _ROWS)
-        elif self.storage == "float64":
-            with blas_single_thread():
-                for_blocks(lambda i, k: np.matmul(z, self.matrix[i:k].T, out=out[:, i:k]), n, _ROWS)
         else:
-            for s in range(len(z)):
-                for_blocks(lambda i, k, s=s: matvec_rows(self.matrix, z[s], i, k, out[s]), n, _ROWS)  # type: ignore[misc]
+            for_blocks(lambda i, k: matmul_rows(self.matrix, z, i, k, out), n, _ROWS)
 
     def _adjoint_product(self, p: Array, out: Array) -> None:
         q = self.grid.weights
