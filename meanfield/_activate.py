@@ -21,6 +21,7 @@ from meanfield._vectormath import (
     normal_cdf,
     normal_pdf,
     prefer512,
+    second_moment_unit,
     sigmoid,
     sin_bounded,
     softplus,
@@ -75,7 +76,28 @@ def _gelu_slope(x: float) -> float:
 def _gelu_primitive(x: float) -> float:
     y = _finite(x)
     bounded = 40.0 if y > 40.0 else y
-    return 0.5 * ((y * y - 1.0) * normal_cdf(y) + bounded * normal_pdf(bounded)) + 0.25
+    cdf = normal_cdf(y)
+    # Near 0 the closed form is a difference of numbers near 1/4.
+    near = 0.5 * (y * y * cdf - second_moment_unit(0.0 if abs(x) > 1.0 else x))
+    far = 0.5 * ((y * y - 1.0) * cdf + bounded * normal_pdf(bounded)) + 0.25
+    return far if abs(x) > 1.0 else near
+
+
+@njit(fastmath=ELEMENTARY)
+def _sine(x: float) -> float:
+    # Without the compiler math.sin raises for an infinite argument.
+    return math.nan if abs(x) == math.inf else math.sin(x)
+
+
+@njit(fastmath=ELEMENTARY)
+def _cosine(x: float) -> float:
+    return math.nan if abs(x) == math.inf else math.cos(x)
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def _slope_at(x: float, left: float) -> float:
+    """Slope of a function with a kink at 0: `left` up to it, 1 beyond, NaN at NaN."""
+    return 1.0 if x > 0.0 else (x if x != x else left)  # noqa: PLR0124
 
 
 @njit(fastmath=ELEMENTARY)
@@ -94,7 +116,7 @@ def value(code: int, x: float) -> float:
     if code == GELU:
         return _gelu(x)
     if code == SINE:
-        return math.sin(x)
+        return _sine(x)
     return x
 
 
@@ -102,9 +124,9 @@ def value(code: int, x: float) -> float:
 def derivative(code: int, x: float) -> float:
     """sigma'(x); at a kink the value from the left."""
     if code == RELU:
-        return 1.0 if x > 0.0 else (x if x != x else 0.0)  # noqa: PLR0124
+        return _slope_at(x, 0.0)
     if code == LEAKY_RELU:
-        return 1.0 if x > 0.0 else (x if x != x else _SLOPE)  # noqa: PLR0124
+        return _slope_at(x, _SLOPE)
     if code == TANH:
         return _sech_squared(x)
     if code == SIGMOID:
@@ -114,7 +136,7 @@ def derivative(code: int, x: float) -> float:
     if code == GELU:
         return _gelu_slope(x)
     if code == SINE:
-        return math.cos(x)
+        return _cosine(x)
     return 1.0
 
 
@@ -134,7 +156,7 @@ def primitive(code: int, x: float) -> float:
     if code == GELU:
         return _gelu_primitive(x)
     if code == SINE:
-        s = math.sin(0.5 * x)
+        s = _sine(0.5 * x)
         return 2.0 * s * s
     return 0.5 * x * x
 
@@ -177,12 +199,12 @@ def apply_value(code: int, x: Array, out: Array) -> None:
     elif code == GELU:
         for j in range(out.size):
             out[j] = _gelu(out[j])
-    elif code == SINE and _all_near(x):
+    elif code == SINE and _all_near(out):
         for j in range(out.size):
             out[j] = sin_bounded(out[j])
-    else:
+    elif code == SINE:
         for j in range(out.size):
-            out[j] = value(code, out[j])
+            out[j] = _sine(out[j])
 
 
 @njit(fastmath=ELEMENTARY)
@@ -190,7 +212,14 @@ def apply_derivative(code: int, x: Array, out: Array) -> None:
     """Fill out = sigma'(x) over flat arrays; `out` may be `x`."""
     prefer512()
     _copy(x, out)
-    if code == TANH:
+    if code == IDENTITY:
+        for j in range(out.size):
+            out[j] = 1.0
+    elif code in (RELU, LEAKY_RELU):
+        left = 0.0 if code == RELU else _SLOPE
+        for j in range(out.size):
+            out[j] = _slope_at(out[j], left)
+    elif code == TANH:
         for j in range(out.size):
             out[j] = _sech_squared(out[j])
     elif code == SIGMOID:
@@ -202,12 +231,12 @@ def apply_derivative(code: int, x: Array, out: Array) -> None:
     elif code == GELU:
         for j in range(out.size):
             out[j] = _gelu_slope(out[j])
-    elif code == SINE and _all_near(x):
+    elif code == SINE and _all_near(out):
         for j in range(out.size):
             out[j] = cos_bounded(out[j])
     else:
         for j in range(out.size):
-            out[j] = derivative(code, out[j])
+            out[j] = _cosine(out[j])
 
 
 @njit(fastmath=ELEMENTARY)
@@ -215,7 +244,16 @@ def apply_primitive(code: int, x: Array, out: Array) -> None:
     """Fill out = Sigma(x) over flat arrays; `out` may be `x`."""
     prefer512()
     _copy(x, out)
-    if code == TANH:
+    if code == IDENTITY:
+        for j in range(out.size):
+            out[j] = 0.5 * out[j] * out[j]
+    elif code == RELU:
+        for j in range(out.size):
+            out[j] = 0.0 if out[j] < 0.0 else 0.5 * out[j] * out[j]
+    elif code == LEAKY_RELU:
+        for j in range(out.size):
+            out[j] = 0.5 * (_SLOPE * out[j] if out[j] < 0.0 else out[j]) * out[j]
+    elif code == TANH:
         for j in range(out.size):
             out[j] = log_cosh(out[j])
     elif code == SIGMOID:
@@ -227,6 +265,11 @@ def apply_primitive(code: int, x: Array, out: Array) -> None:
     elif code == GELU:
         for j in range(out.size):
             out[j] = _gelu_primitive(out[j])
+    elif _all_near(out):
+        for j in range(out.size):
+            s = sin_bounded(0.5 * out[j])
+            out[j] = 2.0 * s * s
     else:
         for j in range(out.size):
-            out[j] = primitive(code, out[j])
+            s = _sine(0.5 * out[j])
+            out[j] = 2.0 * s * s

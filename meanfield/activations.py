@@ -141,9 +141,12 @@ def _gelu_slope(x: Array) -> Array:
 
 
 def _gelu_primitive(x: Array) -> Array:
-    bounded = np.clip(x, -40.0, 40.0)
-    low = np.where(x < 0, bounded, x)
-    return 0.5 * ((low * low - 1) * _cdf(x) + bounded * _pdf(bounded)) + 0.25
+    from scipy.special import gammainc  # noqa: PLC0415
+
+    # The integral of s^2 phi(s) from 0 is an incomplete gamma function; in terms of Phi and phi it would
+    # leave nothing but round-off near 0. Below -40 the left tail has vanished.
+    y = np.maximum(x, -40.0)
+    return np.asarray(0.5 * (y * y * _cdf(y) - 0.5 * np.copysign(gammainc(1.5, 0.5 * y * y), y)))
 
 
 _TABLE: tuple[tuple[str, float, float, bool, bool, float, tuple[Function, Function, Function]], ...] = (

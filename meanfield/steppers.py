@@ -80,11 +80,18 @@ class FixedStepper(Stepper):
         self.n_steps = grid.n_steps
         self._fused = hasattr(model, "advance") and bool(model.fused(scheme))
         self._backup = np.empty_like(self.y) if self._fused else self.y
+        self._rate_known = False
 
     @property
     def done(self) -> bool:
         """Whether the last step has been taken."""
         return self.step >= self.n_steps
+
+    def check_start(self) -> None:
+        """Raise where the rate is not finite at the start; a fused path looks only once its first step fails."""
+        if not self._fused:
+            super().check_start()
+            self._rate_known = True
 
     def advance(self, count: int) -> None:
         """Take `count` steps; on a non-finite state stop at the last good one and set `problem`."""
@@ -102,6 +109,8 @@ class FixedStepper(Stepper):
         # A bad state stays bad, so one test a call is enough; the last good step is found by halving.
         np.copyto(self.y, self._backup)
         if count == 1:
+            if self.step == 0:
+                super().check_start()
             self.problem = Status.NONFINITE
             return
         self._advance_fused(count // 2)
@@ -113,7 +122,9 @@ class FixedStepper(Stepper):
         n_stages, trial = scheme.n_stages, self._trial.ravel()
         times, lengths = self.grid.steps(scheme, self.step, count)
         for row, dt in zip(times.tolist(), lengths.tolist(), strict=True):
-            self._rate(row[0], self.y, 0)
+            if not self._rate_known:
+                self._rate(row[0], self.y, 0)
+            self._rate_known = False
             for i in range(1, n_stages):
                 combine(flat, k[:i], scheme.a[i, :i], dt, trial)
                 self._rate(row[i], self._trial, i)

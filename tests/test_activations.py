@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -33,6 +34,53 @@ def test_compiled_scalar_compiled_array_and_numpy_agree(name, form):
     in_place = x.copy()
     getattr(_activate, f"apply_{form}")(sigma.code, in_place, in_place)
     np.testing.assert_array_equal(in_place, out)
+
+
+def gelu_primitive(x):
+    return ((x**2 - 1) * mpmath.ncdf(x) + x * mpmath.npdf(x)) / 2 + mpmath.mpf(1) / 4
+
+
+# (activation, form): the exact function, and where its values are small but not to be lost
+SMALL = {
+    ("tanh", "derivative"): (lambda x: mpmath.sech(x) ** 2, (-340.0, -20.0)),
+    ("tanh", "primitive"): (lambda x: mpmath.log(mpmath.cosh(x)), (-1e-7, 1e-7)),
+    ("sigmoid", "value"): (lambda x: 1 / (1 + mpmath.exp(-x)), (-700.0, -20.0)),
+    ("sigmoid", "primitive"): (lambda x: mpmath.log1p(mpmath.exp(x)), (-700.0, -20.0)),
+    ("softplus", "value"): (lambda x: mpmath.log1p(mpmath.exp(x)), (-700.0, -20.0)),
+    ("softplus", "primitive"): (lambda x: -mpmath.polylog(2, -mpmath.exp(x)).real, (-30.0, -1.0)),
+    ("gelu", "value"): (lambda x: x * mpmath.ncdf(x), (-36.0, -3.0)),
+    ("gelu", "primitive"): (gelu_primitive, (-1e-7, 1e-7)),
+    ("sine", "primitive"): (lambda x: 2 * mpmath.sin(x / 2) ** 2, (-1e-7, 1e-7)),
+}
+
+
+@pytest.mark.parametrize(("name", "form"), SMALL)
+def test_small_values_keep_their_relative_accuracy(name, form):
+    exact, (low, high) = SMALL[name, form]
+    x = np.linspace(low, high, 60)
+    with mpmath.workdps(60):
+        reference = [float(exact(mpmath.mpf(v))) for v in x.tolist()]
+    out = np.empty_like(x)
+    getattr(_activate, f"apply_{form}")(ACTIVATIONS[name].code, x, out)
+    np.testing.assert_allclose(out, reference, rtol=1e-14, atol=0)
+    # SciPy's normal distribution has lost three digits at -36.
+    np.testing.assert_allclose(getattr(ACTIVATIONS[name], form)(x), reference, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_array_forms_leave_their_argument_alone(form):
+    x = np.linspace(-3.0, 3.0, 21)
+    for sigma in ACTIVATIONS.values():
+        getattr(_activate, f"apply_{form}")(sigma.code, x, np.empty_like(x))
+    np.testing.assert_array_equal(x, np.linspace(-3.0, 3.0, 21))
+
+
+def test_sine_far_out_is_that_of_the_library():
+    x = np.array([1e5 + 0.5, -3e8, 1e22, 0.25])
+    for form, expected in (("value", np.sin(x)), ("derivative", np.cos(x)), ("primitive", 2 * np.sin(x / 2) ** 2)):
+        out = np.empty_like(x)
+        getattr(_activate, f"apply_{form}")(_activate.SINE, x, out)
+        np.testing.assert_allclose(out, expected, rtol=1e-15)
 
 
 def test_sine_of_infinity_is_nan():

@@ -11,6 +11,7 @@ from meanfield import (
     Convolution,
     Dense,
     Grid,
+    NumericalError,
     OperatorPath,
     Separable,
     SpaceTimeNetwork,
@@ -208,6 +209,13 @@ def test_nan_in_the_rate_passes_through_the_fused_loop():
     assert np.isfinite(solution.final).all()
     # z grows by 1 + 400 dt = 5 a step; the run ends where the rate 400 z overflows.
     assert solution.stats["n_steps"] == int(np.log(np.finfo(float).max / 400) / np.log(5)) + 1
+
+
+def test_a_rate_that_is_not_finite_at_the_start_raises_in_the_fused_loop_too():
+    grid = Grid.interval(8)
+    model = SpaceTimeNetwork(Separable(grid, np.full((1, 8), 1e200), np.ones((1, 8))), "identity")
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(NumericalError, match=r"rate is .*t=0\.0"):
+        integrate(model, np.full(8, 1e200), (0.0, 1.0), scheme="euler", n_steps=10)
 
 
 BAD = [

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import os
 import random
+import signal
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from meanfield.errors import MeanfieldError, OutputError
 from meanfield.storage import syscalls
-from meanfield.storage.run import compare, open_run, verify
+from meanfield.storage.layout import RestartState
+from meanfield.storage.run import compare, create_run, open_run, verify
 
 HELPER = Path(__file__).parent / "helpers" / "storage_writer.py"
 _spec = importlib.util.spec_from_file_location("storage_writer", HELPER)
 helper = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(helper)
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 
 N_ROWS, EVERY = 24, 2
 
@@ -67,7 +73,7 @@ def uninterrupted(tmp_path_factory):
 def killed(path: Path, rng: random.Random) -> tuple[str, dict[str, int]]:
     """Start a writer, kill -9 it at a random moment; return the phase it was in and what it had reported."""
     command = [sys.executable, str(HELPER), str(path), str(N_ROWS), str(EVERY), "0.004"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
     reports = 2 * (N_ROWS // EVERY + 2) + 2
     wait_for = rng.randrange(1, reports)
     durable: dict[str, int] = {}
@@ -132,36 +138,37 @@ def test_kill_9_two_hundred_times(tmp_path, uninterrupted):
     resume_all(interrupted[:50], uninterrupted)
 
 
-class Faulty(syscalls.System):
-    """Fails the k-th call, or writes only half of it."""
+CHANGING = {"open", "write", "pwrite", "ftruncate", "fsync", "mkdir", "rename"}
 
-    def __init__(self, fail_at: int, fault: int | str) -> None:
-        self.calls, self.fail_at, self.fault = 0, fail_at, fault
-        self.failed = ""
+
+class Faulty(syscalls.System):
+    """Fails the k-th call (with `lasting`, all later ones that need space, too), or writes only half of it."""
+
+    def __init__(self, fail_at: int, fault: int | str, *, lasting: bool = False) -> None:
+        self.calls: list[str] = []
+        self.fail_at, self.fault, self.lasting = fail_at, fault, lasting
 
     def __getattribute__(self, name):
         method = super().__getattribute__(name)
-        if name.startswith("_") or name in ("calls", "fail_at", "fault", "failed"):
+        if name not in vars(syscalls.System):
             return method
 
         def call(*arguments):
-            self.calls += 1
-            if self.calls == self.fail_at:
-                self.failed = name
-                if self.fault == "short":
-                    if name in ("write", "pwrite"):
-                        half = max(1, len(arguments[1]) // 2)
-                        return method(arguments[0], arguments[1][:half], *arguments[2:])
-                else:
-                    raise OSError(self.fault, "injected", None)
+            self.calls.append(name)
+            now = len(self.calls)
+            if self.fault == "short":
+                if now == self.fail_at and name in ("write", "pwrite"):
+                    half = max(1, len(arguments[1]) // 2)
+                    return method(arguments[0], arguments[1][:half], *arguments[2:])
+            elif now == self.fail_at or (self.lasting and self.fail_at and now > self.fail_at and name in CHANGING):
+                raise OSError(self.fault, "injected")
             return method(*arguments)
 
         return call
 
 
-def short_run(
-    path: Path, system: syscalls.System, monkeypatch, *, resume: bool = False
-) -> tuple[dict[str, int], Exception | None]:
+def short_run(path: Path, system: syscalls.System, *, resume: bool = False) -> tuple[dict[str, int], Exception | None]:
+    """Write a short run on this system; what it reported durable, and how it failed."""
     durable: dict[str, int] = {}
 
     def say(line: str) -> None:
@@ -169,8 +176,7 @@ def short_run(
         if words[0] == "durable":
             durable[words[1]] = int(words[2])
 
-    with monkeypatch.context() as patch:
-        patch.setattr(syscalls, "system", system)
+    with mock.patch.object(syscalls, "system", system):
         try:
             helper.write(str(path), 6, 3, resume=resume, say=say, labels=("first",))
         except MeanfieldError as error:
@@ -178,38 +184,129 @@ def short_run(
     return durable, None
 
 
-@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, "short"])
-def test_a_fault_at_any_call_is_never_silent_and_loses_nothing(tmp_path, monkeypatch, fault):
+@pytest.mark.parametrize(
+    ("fault", "lasting"),
+    [(errno.ENOSPC, True), (errno.EIO, False), ("short", False)],
+    ids=["the disk stays full", "one input/output error", "one short write"],
+)
+def test_a_fault_at_any_call_is_never_silent_and_loses_nothing(tmp_path, fault, lasting):
     reference = tmp_path / "reference.h5"
-    counter = Faulty(0, fault)
-    short_run(reference, counter, monkeypatch)
-    assert counter.calls > 50
-    raised = Counter()
-    for k in range(1, counter.calls + 1):
+    healthy = Faulty(0, fault)
+    short_run(reference, healthy)
+    calls = [k for k, name in enumerate(healthy.calls, 1) if fault != "short" or name in ("write", "pwrite")]
+    assert len(calls) > 30
+    raised: Counter = Counter()
+    for k in calls:
         path = tmp_path / f"{k}" / "run.h5"
         path.parent.mkdir()
-        system = Faulty(k, fault)
-        durable, error = short_run(path, system, monkeypatch)
+        where = (k, healthy.calls[k - 1])
+        durable, error = short_run(path, Faulty(k, fault, lasting=lasting))
         raised[type(error).__name__] += 1
-        if isinstance(error, OutputError) and fault != "short":
-            assert error.errno == fault, (k, system.failed, error)
-        if error is None and durable == {"first": 6}:
-            assert compare(path, reference) == [], (k, system.failed)
-        else:
-            assert error is not None, f"call {k} ({system.failed}) failed in silence"
-        check_short(path, durable, (k, system.failed, error))
-        _, after = short_run(path, syscalls.System(), monkeypatch, resume=True)
-        assert after is None, (k, system.failed, error, after)
-        assert compare(path, reference) == [], (k, system.failed)
-    print(fault, "faults:", counter.calls, dict(raised))
-    if fault == "short":
-        assert set(raised) == {"NoneType"}, raised
-    else:
-        assert raised["OutputError"] > 0.5 * counter.calls, raised
-
-
-def check_short(path: Path, durable: dict[str, int], where) -> None:
-    try:
+        if fault == "short":
+            assert error is None, (where, error)
+            assert compare(path, reference) == [], where
+            continue
+        assert isinstance(error, OutputError), f"{where}: failed in silence: {error!r}"
+        assert error.errno == fault, (where, error)
+        assert not path.exists() or verify(path).ok, where
         check_stored(path, durable)
-    except AssertionError as error:
-        raise AssertionError(f"{where}: {error}") from error
+        _, after = short_run(path, syscalls.System(), resume=True)
+        assert after is None, (where, error, after)
+        assert compare(path, reference) == [], where
+        assert not path.with_name("run.h5.parts").exists(), where
+    print(fault, "faults:", len(calls), dict(raised), dict(Counter(healthy.calls)))
+
+
+def test_after_a_failed_fsync_nothing_more_is_written(tmp_path):
+    path = tmp_path / "run.h5"
+    with create_run(path, {}) as run:
+        series = run.begin_series("s", helper.spec(), "a" * 64)
+        state = RestartState({"y": helper.start()}, {"step": 0})
+        series.commit(state)
+        before = sorted(Path(f"{path}.parts").iterdir())
+        series.append("fine_time", 1.0, {"norm": 1.0})
+        failing = Faulty(3, errno.EIO)  # the calls are: open the state's file, write it, fsync it
+        with mock.patch.object(syscalls, "system", failing), pytest.raises(OutputError):
+            series.commit(RestartState({"y": helper.start() + 1}, {"step": 1}))
+        assert failing.calls[2] == "fsync"
+        assert failing.calls.count("fsync") == 1, "a failed fsync was tried again"
+        healthy = Faulty(0, errno.EIO)
+        with mock.patch.object(syscalls, "system", healthy):
+            for attempt in (lambda: series.commit(state), lambda: run.put_table("t", {"a": [1]}), run.seal):
+                with pytest.raises(OutputError, match="earlier failure"):
+                    attempt()
+        assert not CHANGING & set(healthy.calls)
+        assert sorted(Path(f"{path}.parts").iterdir()) == before
+
+
+LIMITED = """
+import resource, signal, sys
+import storage_writer
+from meanfield.errors import OutputError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path, limit = sys.argv[1], int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    storage_writer.write(path, 24, 2, say=lambda line: print(line, flush=True))
+except OutputError as error:
+    print("errno", error.errno, flush=True)
+"""
+
+
+@pytest.mark.parametrize("limit", [4_000, 12_000, 40_000])
+def test_a_real_limit_on_file_sizes_raises_and_loses_nothing(tmp_path, uninterrupted, limit):
+    path = tmp_path / "run.h5"
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join((ENVIRONMENT["PYTHONPATH"], str(HELPER.parent)))}
+    command = [sys.executable, "-c", LIMITED, str(path), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[-1] == ["errno", str(errno.EFBIG)], done.stdout
+    check_stored(path, {words[1]: int(words[2]) for words in lines if words[0] == "durable"})
+    helper.write(str(path), N_ROWS, EVERY, resume=True, say=lambda line: None)
+    assert compare(path, uninterrupted) == []
+
+
+def test_ctrl_c_waits_until_a_commit_is_whole(tmp_path):
+    path = tmp_path / "run.h5"
+    with create_run(path, {}) as run:
+        series = run.begin_series("s", helper.spec(), "a" * 64)
+        for step in range(4):
+            series.append("fine_time", float(step), {"norm": float(step)})
+
+            class Interrupting(Faulty):
+                def rename(self, source, target):
+                    super().rename(source, target)
+                    signal.raise_signal(signal.SIGINT)
+
+            with mock.patch.object(syscalls, "system", Interrupting(0, 0)), pytest.raises(KeyboardInterrupt):
+                series.commit(RestartState({"y": helper.start()}, {"step": step}))
+            assert series.pending_rows == 0
+        np.testing.assert_array_equal(series.read()["norm"], np.arange(4.0))
+        series.finish(RestartState({"y": helper.start()}, {"step": 4}))
+        run.seal()
+    with open_run(path) as stored:
+        np.testing.assert_array_equal(stored.series["s"]["norm"], np.arange(4.0))
+
+
+def test_reading_beside_a_running_writer_never_sees_half_a_commit(tmp_path):
+    path = tmp_path / "run.h5"
+    command = [sys.executable, str(HELPER), str(path), "60", "2", "0.003"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process.stdout.readline()  # it has started
+    seen, live = [], 0
+    try:
+        while process.poll() is None:
+            with open_run(path) as run:
+                live += run.status == "running"
+                for label in run.series:
+                    norms, fields = run.series[label]["norm"], run.series[label]["y"]
+                    expected = truth(len(norms))
+                    np.testing.assert_array_equal(norms, expected[1])
+                    np.testing.assert_array_equal(fields, expected[0])
+                    seen.append(len(norms))
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert live > 3
+    assert len(set(seen)) > 3, seen

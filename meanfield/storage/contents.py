@@ -50,6 +50,11 @@ class SeriesEntry:
         streams = {s["name"]: s["name"] for s in self.described["streams"]}
         return streams | {v["name"]: v["dims"][0] for v in self.described["variables"] if "sha256" not in v}
 
+    @property
+    def fixed(self) -> list[str]:
+        """Names of axes and static variables."""
+        return [d["name"] for d in self.described["axes"] + self.described["variables"] if "sha256" in d]
+
     def row_bytes(self, name: str) -> int:
         """Bytes of one row of a name that grows."""
         sizes = {a["name"]: a["shape"][0] for a in self.described["axes"]}
@@ -125,8 +130,8 @@ class Source(Protocol):
     def blocks(self, label: str, names: Collection[str] | None = None) -> Iterator[Mapping[str, AnyArray]]:
         """Rows of a series in order, piece by piece; a piece need not hold all names."""
 
-    def fixed(self, label: str) -> dict[str, AnyArray]:
-        """Axes and static variables of a series."""
+    def fixed(self, label: str, names: Collection[str] | None = None) -> dict[str, AnyArray]:
+        """Axes and static variables of a series, by default all."""
 
     def state(self, label: str) -> RestartState | None:
         """Last restart state of a series."""
@@ -209,13 +214,13 @@ class PartsSource:
             arrays = read_segment(self.path, name, wanted).arrays
             yield {n.removeprefix(ROW): a for n, a in arrays.items()}
 
-    def fixed(self, label: str) -> dict[str, AnyArray]:
+    def fixed(self, label: str, names: Collection[str] | None = None) -> dict[str, AnyArray]:
         """Axes and static variables of a series, from its first segment."""
         entry = self.contents.series[label]
         if entry.in_base and self.base is not None:
-            return self.base.fixed(label)
-        described = entry.described["axes"] + [v for v in entry.described["variables"] if "sha256" in v]
-        arrays = read_segment(self.path, entry.segments[0], {FIXED + d["name"] for d in described}).arrays
+            return self.base.fixed(label, names)
+        wanted = {FIXED + n for n in (entry.fixed if names is None else names)}
+        arrays = read_segment(self.path, entry.segments[0], wanted).arrays
         return {n.removeprefix(FIXED): a for n, a in arrays.items()}
 
     def state(self, label: str) -> RestartState | None:

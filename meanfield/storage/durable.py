@@ -1,8 +1,10 @@
-"""Files that survive a crash: write, fsync, rename, fsync of the directory; and the lock of one writer.
+"""Files that survive a crash: write, fsync, rename, fsync of the directory; the lock of one writer; Ctrl-C.
 
 A file appears under its name only when its bytes are on the disk. Nothing is
 tried twice: after a failed ``fsync`` the kernel may have dropped the dirty pages,
-and a second one would report success for bytes that are gone.
+and a second one would report success for bytes that are gone. Ctrl-C waits until a
+commit is whole: between the moment a segment has its name and the moment the writer
+knows of it, it would leave the two in disagreement.
 """
 
 from __future__ import annotations
@@ -10,9 +12,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 from meanfield._checks import check_memory
 from meanfield.errors import OutputError, RunLockedError
@@ -197,3 +202,36 @@ class Lock:
 def _remove_if_empty(directory: Path) -> None:
     with suppress(OSError):
         directory.rmdir()
+
+
+class Deferred:
+    """A Ctrl-C that waits."""
+
+    def __init__(self) -> None:
+        self.waiting: tuple[int, FrameType | None] | None = None
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler: remember."""
+        self.waiting = (number, frame)
+
+    def check(self) -> None:
+        """Raise `KeyboardInterrupt` if one is waiting: for long work, where it is safe to stop."""
+        if self.waiting is not None:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Deferred]:
+    """Hold Ctrl-C back inside the block and deliver it afterwards (in the main thread; elsewhere it never comes)."""
+    deferred = Deferred()
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield deferred
+        return
+    signal.signal(signal.SIGINT, deferred.note)
+    try:
+        yield deferred
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if deferred.waiting is not None:
+            previous(*deferred.waiting)

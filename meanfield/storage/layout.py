@@ -18,10 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meanfield.errors import ConfigError
-from meanfield.storage.names import check_name
+from meanfield.storage.names import check_name, check_text
 
 AnyArray = NDArray[Any]
 Attributes = Mapping[str, str | int | float]
+
+RESERVED = ("inputs", "complete")
+"""Attributes of a series that the file layer sets."""
 
 _DTYPES = ("float64", "float32", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64")
 
@@ -43,8 +46,8 @@ def storable(name: str, values: Any) -> AnyArray:
         raise ConfigError(f"{name} is not a rectangular array: {error}") from None
     kind = array.dtype.kind
     if kind == "U":
-        if any("\0" in text for text in array.reshape(-1).tolist()):
-            raise ConfigError(f"{name} holds text with a NUL character")
+        for text in array.reshape(-1).tolist():
+            check_text(name, text)
         return np.ascontiguousarray(array) if array.ndim else array
     if kind == "b":
         array = array.astype(np.int8)
@@ -83,6 +86,7 @@ class Axis:
 
     def __post_init__(self) -> None:
         check_name("axis", self.name)
+        _check_words(self)
         values = storable(f"axis {self.name!r}", self.values)
         if values.ndim != 1:
             raise ConfigError(f"axis {self.name!r} has values of shape {values.shape}, expected (n,)")
@@ -99,6 +103,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         check_name("stream", self.name)
+        _check_words(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +119,7 @@ class Variable:
 
     def __post_init__(self) -> None:
         check_name("variable", self.name)
+        _check_words(self)
         object.__setattr__(self, "dims", tuple(self.dims))
         if self.values is not None:
             values = storable(f"variable {self.name!r}", self.values)
@@ -142,6 +148,7 @@ class SeriesSpec:
     def __post_init__(self) -> None:
         streams = tuple(Stream(s.name, s.units, s.long_name) for s in self.streams)
         object.__setattr__(self, "streams", streams)
+        object.__setattr__(self, "attrs", check_attributes("a series", self.attrs, RESERVED))
         seen: set[str] = set()
         for name in [a.name for a in self.axes] + [s.name for s in streams] + [v.name for v in self.variables]:
             if name in seen:
@@ -209,6 +216,11 @@ class SeriesSpec:
         return cls(axes, streams, variables, described["attrs"])
 
 
+def _check_words(item: Axis | Stream | Variable) -> None:
+    check_text(f"units of {item.name!r}", item.units)
+    check_text(f"long_name of {item.name!r}", item.long_name)
+
+
 def _described(item: Axis | Variable) -> dict[str, Any]:
     found: dict[str, Any] = {"name": item.name, "units": item.units, "long_name": item.long_name}
     if isinstance(item, Variable):
@@ -255,5 +267,9 @@ def check_attributes(what: str, attrs: Attributes, reserved: tuple[str, ...] = (
             scalar = int(scalar)
         if not isinstance(scalar, (str, int, float)):
             raise ConfigError(f"attribute {name!r} of {what} must be text or a number, got {type(value).__name__}")
+        if isinstance(scalar, str):
+            check_text(f"attribute {name!r} of {what}", scalar)
+        elif isinstance(scalar, int) and not -(2**63) <= scalar < 2**63:
+            raise ConfigError(f"attribute {name!r} of {what} is out of range for a 64-bit integer")
         plain[name] = scalar
     return plain

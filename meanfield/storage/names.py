@@ -42,11 +42,26 @@ def check_name(what: str, name: object) -> str:
             f"{what} name {name!r} must start with a letter, digit or underscore and hold neither '/' "
             f"nor control characters, at most {_LONGEST} bytes"
         )
+    return check_text(what, name)
+
+
+def check_text(what: str, value: object) -> str:
+    """Return `value` if it is text that fixed-length UTF-8 can hold: no NUL, no lone surrogates.
+
+    Raises
+    ------
+    ConfigError
+        Otherwise.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f"{what} must be text, got {value!r}")
+    if "\0" in value:
+        raise ConfigError(f"{what} holds a NUL character")
     try:
-        name.encode()
+        value.encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{what} name {name!r} is not valid Unicode") from None
-    return name
+        raise ConfigError(f"{what} is not valid Unicode: {value!r}") from None
+    return value
 
 
 def output_path(path: str | Path) -> Path:

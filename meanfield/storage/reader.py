@@ -6,21 +6,23 @@ Memory: arrays are read when asked for, whole, and refused when they would not f
 from __future__ import annotations
 
 import csv
+import errno
 import html
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from meanfield.errors import MeanfieldError
+from meanfield.errors import FileFormatError, MeanfieldError, OutputError
 from meanfield.storage.contents import Source, columns
 from meanfield.storage.durable import make_directories, output_errors
 from meanfield.storage.layout import AnyArray
 from meanfield.storage.provenance import now
+from meanfield.storage.sealed import SealedSource
 
 _MOST_LINES = 40
 _MOST_WIDTH = 100
@@ -30,13 +32,54 @@ class MissingExtraError(MeanfieldError, ImportError):
     """A library that an optional part of the package needs is not installed."""
 
 
+class Snapshot:
+    """A run as it was when it was opened.
+
+    A writer may seal the run and remove its parts at any moment. The rows that were
+    there are then the first rows of the sealed file, which takes the parts' place.
+    """
+
+    def __init__(self, target: Path, source: Source) -> None:
+        self.target, self.contents = target, source.contents
+        self._source = source
+
+    def recorded(self, label: str, name: str) -> AnyArray:
+        """Column that grows, with the rows there were."""
+        entry = self.contents.series[label]
+        rows = entry.rows.get(entry.recorded[name], 0)
+        return self._read(lambda source: columns(source, label, [name])[name][:rows])
+
+    def fixed(self, label: str, name: str) -> AnyArray:
+        """Axis or static variable."""
+        return self._read(lambda source: source.fixed(label, [name])[name])
+
+    def _read(self, read: Callable[[Source], AnyArray]) -> AnyArray:
+        try:
+            return read(self._source)
+        except OutputError as error:
+            if error.errno != errno.ENOENT or not self.target.is_file():
+                raise
+        sealed = SealedSource(self.target)
+        now, then = sealed.contents.identity, self.contents.identity
+        if any(now[key] != then[key] for key in ("created", "host", "config")):
+            sealed.close()
+            raise FileFormatError(f"{self.target}: another run took its place while it was being read")
+        self.close()
+        self._source = sealed
+        return read(sealed)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
+
+
 class Series(Mapping[str, AnyArray]):
     """Arrays of a series by name: streams, axes, variables. Read on access, digests checked."""
 
-    def __init__(self, source: Source, label: str) -> None:
+    def __init__(self, snapshot: Snapshot, label: str) -> None:
         self.label = label
-        self._source = source
-        self._entry = source.contents.series[label]
+        self._snapshot = snapshot
+        self._entry = snapshot.contents.series[label]
         described = self._entry.described
         self._items: dict[str, dict[str, Any]] = {
             item["name"]: item for part in ("streams", "axes", "variables") for item in described[part]
@@ -88,8 +131,8 @@ class Series(Mapping[str, AnyArray]):
 
     def __getitem__(self, name: str) -> AnyArray:
         if "sha256" in self._items[name]:
-            return self._source.fixed(self.label)[name]
-        return columns(self._source, self.label, [name])[name]
+            return self._snapshot.fixed(self.label, name)
+        return self._snapshot.recorded(self.label, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)
@@ -107,34 +150,32 @@ class Run:
 
     def __init__(self, path: Path, source: Source) -> None:
         self.path = path
-        self._source = source
+        self._sealed = source.path == path
+        self._snapshot = Snapshot(path, source)
         contents = source.contents
-        self.series: dict[str, Series] = {label: Series(source, label) for label in contents.series}
+        self._contents = contents
+        self.series: dict[str, Series] = {label: Series(self._snapshot, label) for label in contents.series}
         self.tables: dict[str, dict[str, AnyArray]] = {n: dict(t.columns) for n, t in contents.tables.items()}
         self.verdicts: list[dict[str, Any]] = [dict(row) for row in contents.verdicts]
 
     @property
     def attrs(self) -> dict[str, Any]:
         """Attributes of the run: experiment, seed, versions, command, and so on."""
-        return dict(self._source.contents.identity)
+        return dict(self._contents.identity)
 
     @property
     def status(self) -> str:
         """Word for how the run ended; ``running`` while it lies in parts."""
-        return str(self._source.contents.identity.get("status", "running")) if self._sealed else "running"
-
-    @property
-    def _sealed(self) -> bool:
-        return self._source.path == self.path
+        return str(self._contents.identity.get("status", "running")) if self._sealed else "running"
 
     @property
     def config(self) -> dict[str, Any]:
         """Parameters of the run."""
-        return dict(json.loads(self._source.contents.identity["config"]))
+        return dict(json.loads(self._contents.identity["config"]))
 
     def close(self) -> None:
         """Close the file."""
-        self._source.close()
+        self._snapshot.close()
 
     def __enter__(self) -> Self:
         return self
@@ -177,7 +218,7 @@ class Run:
             for name in s
         ]
         rows += [
-            (f"tables/{label}", name, str(len(values)), self._source.contents.tables[label].units.get(name, ""), "")
+            (f"tables/{label}", name, str(len(values)), self._contents.tables[label].units.get(name, ""), "")
             for label, table in self.tables.items()
             for name, values in table.items()
         ]
@@ -209,7 +250,7 @@ class Run:
             }
             groups[f"/series/{label}"] = xarray.Dataset(arrays, attrs=series.attrs)
         for label, table in self.tables.items():
-            entry = self._source.contents.tables[label]
+            entry = self._contents.tables[label]
             units = {n: {"units": entry.units.get(n, "1")} if v.dtype.kind != "U" else {} for n, v in table.items()}
             groups[f"/tables/{label}"] = xarray.Dataset({n: (("row",), v, units[n]) for n, v in table.items()})
         if self.verdicts:
@@ -248,7 +289,7 @@ class Run:
         return written
 
     def _recorded(self, label: str) -> dict[str, str]:
-        return self._source.contents.series[label].recorded
+        return self._contents.series[label].recorded
 
 
 def _netcdf_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:

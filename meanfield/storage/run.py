@@ -16,7 +16,7 @@ from typing import Any
 from meanfield.errors import ConfigError, CorruptFileError, FileFormatError, OutputError, ResumeMismatchError
 from meanfield.storage.contents import PartsSource, Source
 from meanfield.storage.durable import Lock, file_digest
-from meanfield.storage.names import output_path
+from meanfield.storage.names import check_text, output_path
 from meanfield.storage.provenance import VOLATILE, identity
 from meanfield.storage.reader import Run, Series
 from meanfield.storage.sealed import SealedSource
@@ -91,6 +91,8 @@ def create_run(
     if overwrite and resume:
         raise ConfigError("overwrite and resume exclude each other: a run is replaced or continued")
     config_json = _canonical(config)
+    for what, words in (("experiment", experiment), *(("a reference", r) for r in references)):
+        check_text(what, words)
     parts = target.with_name(target.name + _SUFFIX)
     if not (overwrite or resume):
         _refuse_existing(target, parts)
@@ -242,7 +244,8 @@ def _config_differences(old: Any, new: Any, prefix: str) -> list[tuple[str, str,
 
 def _canonical(config: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(dict(config), sort_keys=True, allow_nan=False, ensure_ascii=False)
+        words = json.dumps(dict(config), sort_keys=True, allow_nan=False, ensure_ascii=False)
+        return check_text("the configuration", words)
     except RecursionError:
         raise ConfigError("the configuration is nested too deep") from None
     except (TypeError, ValueError) as error:

@@ -23,7 +23,7 @@ from meanfield._version import __version__
 from meanfield.errors import CorruptFileError, MeanfieldError, OutputError
 from meanfield.storage import syscalls
 from meanfield.storage.contents import Contents, SeriesEntry, Source, TableEntry, restored_spec
-from meanfield.storage.durable import file_digest, output_errors
+from meanfield.storage.durable import Deferred, deferred_interrupts, file_digest, output_errors
 from meanfield.storage.layout import AnyArray, SeriesSpec
 from meanfield.storage.netcdf import Group, write_attribute
 from meanfield.storage.provenance import now
@@ -150,21 +150,24 @@ def _read_back(path: Path) -> None:
 def _write_file(source: Source, fd: int, status: str) -> None:
     watched = WatchedFile(fd)
     try:
-        with h5py.File(watched, "w", libver=("v110", "v110"), track_order=True) as file:
-            _Sealer(file, watched).run(source, status)
-    except MeanfieldError:
+        with (
+            deferred_interrupts() as interrupt,
+            h5py.File(watched, "w", libver=("v110", "v110"), track_order=True) as file,
+        ):
+            _Sealer(file, watched, interrupt).run(source, status)
+    except Exception as error:
+        watched.check()  # whatever HDF5 made of it, the first error of the disk is the cause
+        if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, MeanfieldError):
+            raise OutputError(errno.EIO, f"HDF5 could not write the file: {error}") from error
         raise
-    except (OSError, RuntimeError, ValueError) as error:
-        watched.check()
-        raise OutputError(errno.EIO, f"HDF5 could not write the file: {error}") from error
     watched.check()
 
 
 class _Sealer:
     """Writes the groups of a sealed file."""
 
-    def __init__(self, file: Any, watched: WatchedFile) -> None:
-        self.file, self.watched = file, watched
+    def __init__(self, file: Any, watched: WatchedFile, interrupt: Deferred) -> None:
+        self.file, self.watched, self.interrupt = file, watched, interrupt
         self._dimension_ids: list[int] = []
 
     def run(self, source: Source, status: str) -> None:
@@ -231,6 +234,7 @@ class _Sealer:
             for name, rows in block.items():
                 columns[name].write(rows)
             self.watched.check()
+            self.interrupt.check()
         for column in columns.values():
             column.close()
         _check_complete(spec, entry, {n: c.dataset for n, c in columns.items()})

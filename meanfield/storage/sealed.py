@@ -139,11 +139,10 @@ class SealedSource:
             for rows in row_blocks(group[name], self.path):
                 yield {name: rows}
 
-    def fixed(self, label: str) -> dict[str, AnyArray]:
-        """Axes and static variables of a series."""
-        described = self.contents.series[label].described
-        names = [d["name"] for d in described["axes"] + described["variables"] if "sha256" in d]
-        return {name: read_dataset(self.file["series"][label][name], self.path) for name in names}
+    def fixed(self, label: str, names: Collection[str] | None = None) -> dict[str, AnyArray]:
+        """Axes and static variables of a series, by default all."""
+        wanted = self.contents.series[label].fixed if names is None else names
+        return {name: read_dataset(self.file["series"][label][name], self.path) for name in wanted}
 
     def state(self, label: str) -> RestartState | None:
         """Return the restart state a series ended with."""

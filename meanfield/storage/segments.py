@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,15 +141,7 @@ class Chain:
         data = encode(header, arrays)
         digest = hashlib.sha256(data).hexdigest()
         name = f"{self.number:06d}.{digest}.h5"
-        try:
-            self._guarded(self.directory / name, data)
-        except OutputError:
-            raise
-        except BaseException:
-            # Interrupted: nobody was told of this segment, and the next one will have its number.
-            with suppress(OSError):
-                (self.directory / name).unlink(missing_ok=True)
-            raise
+        self._guarded(self.directory / name, data)
         segment = Segment(self.number, name, digest, header, {})
         self.number, self.previous = self.number + 1, digest
         return segment

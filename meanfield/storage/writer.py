@@ -6,6 +6,7 @@ times that while a commit is built; sealing adds one segment and one chunk per c
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -19,13 +20,11 @@ import numpy as np
 from meanfield.errors import ConfigError, OutputError, ResumeMismatchError
 from meanfield.storage import syscalls
 from meanfield.storage.contents import COLUMN, FIXED, ROW, PartsSource, SeriesEntry, columns
-from meanfield.storage.durable import Lock, file_digest, fsync_directory, output_errors
-from meanfield.storage.layout import AnyArray, RestartState, SeriesSpec, check_attributes, storable
-from meanfield.storage.names import check_name
+from meanfield.storage.durable import Lock, deferred_interrupts, file_digest, fsync_directory, output_errors
+from meanfield.storage.layout import RESERVED, AnyArray, RestartState, SeriesSpec, check_attributes, storable
+from meanfield.storage.names import check_name, check_text
 from meanfield.storage.seal import VERDICT_TEXT, write_sealed
 from meanfield.storage.segments import Chain, clear, config_digest
-
-_RESERVED = ("inputs", "complete")
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,10 @@ class RunWriter:
         """
         if self._closed:
             raise ConfigError(f"run {self.path} is closed")
+        with deferred_interrupts():
+            self._write(header, arrays, state)
+
+    def _write(self, header: Mapping[str, Any], arrays: Mapping[str, AnyArray], state: RestartState | None) -> None:
         self.begin_run()
         assert self._chain is not None
         self._chain.check()
@@ -132,7 +135,6 @@ class RunWriter:
             If a stored series of this label has other inputs, axes or variables.
         """
         check_name("series", label)
-        check_attributes(f"series {label!r}", spec.attrs, _RESERVED)
         if label in self._open:
             raise ConfigError(f"series {label!r} is open already")
         entry = self._source.contents.series.get(label)
@@ -166,6 +168,8 @@ class RunWriter:
         """
         check_name("table", label)
         table = _checked_columns(label, columns)
+        for words in (*(units or {}).values(), *(long_names or {}).values()):
+            check_text(f"units and long names of table {label!r}", words)
         header = {
             "kind": "table",
             "label": label,
@@ -217,17 +221,18 @@ class RunWriter:
         OutputError
             If it cannot be written; the parts stay, and the run can be resumed.
         """
+        if self._closed:
+            raise ConfigError(f"run {self.path} is closed")
+        if self._chain is not None:
+            self._chain.check()
         for writer in self._open.values():
             if writer.pending_rows:
                 raise ConfigError(f"series {writer.label!r} holds rows that are not committed")
-        if self._closed:
-            raise ConfigError(f"run {self.path} is closed")
         if self._chain is None and self._start["mode"] == "extend":
             self.close()  # nothing was added to a run that is sealed already
             return self.path
         self.begin_run()
         assert self._chain is not None
-        self._chain.check()
         try:
             self._seal(self._chain, status)
         except OutputError as error:
@@ -242,7 +247,7 @@ class RunWriter:
         chain.put_marker(finished)
         if self.path.exists() and not self._may_replace:
             raise OutputError(
-                17, "a file appeared while the run was written; use overwrite to replace it", str(self.path)
+                errno.EEXIST, "a file appeared while the run was written; use overwrite to replace it", str(self.path)
             )
         with output_errors(self.path, "rename the sealed file to"):
             syscalls.system.rename(str(temporary), str(self.path))
@@ -270,6 +275,7 @@ class SeriesWriter:
 
     def __init__(self, run: RunWriter, source: PartsSource, label: str, spec: SeriesSpec, inputs: str) -> None:
         self.label, self.spec = label, spec
+        self._described = spec.describe()
         self._run, self._source, self._inputs = run, source, inputs
         self._shapes = {v.name: (spec.row_shape(v), np.dtype(v.dtype)) for v in spec.recorded}
         self._names = {s.name: {v.name for v in spec.recorded if v.dims[0] == s.name} for s in spec.streams}
@@ -352,7 +358,7 @@ class SeriesWriter:
 
     def finish(self, state: RestartState, attrs: Mapping[str, str | int | float] | None = None) -> None:
         """Commit for the last time, with attributes that are known only now."""
-        checked = check_attributes(f"series {self.label!r}", attrs or {}, _RESERVED)
+        checked = check_attributes(f"series {self.label!r}", attrs or {}, RESERVED)
         self._commit(state, checked, finished=True)
         self._run.end_series(self.label)
 
@@ -368,13 +374,14 @@ class SeriesWriter:
             "kind": "series",
             "label": self.label,
             "inputs": self._inputs,
-            "spec": self.spec.describe(),
+            "spec": self._described,
             "rows": counts,
             "finished": finished,
             "attrs": dict(attrs),
         }
-        self._run.write(header, arrays, state)
-        self._pending, self._pending_bytes = [], 0
+        with deferred_interrupts():
+            self._run.write(header, arrays, state)
+            self._pending, self._pending_bytes = [], 0
         self._last = clock()
         self._cost = self._last - start
 
@@ -448,7 +455,7 @@ def _checked_verdict(row: Mapping[str, Any]) -> dict[str, Any]:
         if (name in VERDICT_TEXT) != isinstance(scalar, str) and name in VERDICT_TEXT:
             raise ConfigError(f"verdict field {name!r} must be text, got {scalar!r}")
         verdict[name] = scalar if isinstance(scalar, (str, bool)) else float(scalar)
-        if isinstance(scalar, str) and "\0" in scalar:
-            raise ConfigError(f"verdict field {name!r} holds a NUL character")
+        if isinstance(scalar, str):
+            check_text(f"verdict field {name!r}", scalar)
     verdict["passed"] = bool(verdict.get("passed", verdict.get("status") != "fails"))
     return verdict
