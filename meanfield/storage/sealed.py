@@ -1,6 +1,6 @@
 """Reading a sealed run: one plain HDF5 file, looked over before anything is read.
 
-Memory: one block (16 MiB) at a time in `blocks`; every dataset read whole is checked against its digest.
+Memory: one block (4 MiB) at a time in `blocks`; every dataset read whole is checked against its digest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from meanfield.storage.layout import AnyArray, RestartState
 from meanfield.storage.names import check_name
 from meanfield.storage.safety import damage, open_file, text
 
-_BLOCK_BYTES = 16 * 2**20
+_BLOCK_BYTES = 4 * 2**20
 STRUCTURE = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates")
 """Attributes by which netCDF-4 writes down its dimensions."""
 
@@ -133,7 +133,7 @@ class SealedSource:
         return [row | {"passed": bool(row["passed"])} for row in rows]
 
     def blocks(self, label: str, names: Collection[str] | None = None) -> Iterator[Mapping[str, AnyArray]]:
-        """Rows of a series, name by name, in blocks of about 16 MiB; the digests are checked on the way."""
+        """Rows of a series, name by name, in blocks of about 4 MiB; the digests are checked on the way."""
         group = self.file["series"][label]
         for name in self.contents.series[label].recorded if names is None else names:
             for rows in row_blocks(group[name], self.path):
