@@ -6,10 +6,12 @@ same words everywhere.
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from meanfield.errors import ConfigError, ResourceError
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 _INT_LIMIT = 2**63 - 1
 
@@ -86,6 +89,20 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
     return str(value)
+
+
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """Clause for a message, ``, did you mean 'x'?``, or nothing if no known name is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def lookup(kind: str, name: Any, table: Mapping[str, T]) -> T:
+    """Return ``table[name]``, or raise `ConfigError` naming the nearest entry and all of them."""
+    found = table.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise ConfigError(f"unknown {kind} {name!r}{nearest(name, table)} (known: {', '.join(table)})")
+    return found
 
 
 def available_bytes() -> int:

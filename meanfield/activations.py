@@ -7,7 +7,6 @@ functions compiled, chosen by the integer code, so that one compilation serves a
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield.errors import ConfigError
+from meanfield._checks import lookup
 
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
@@ -175,11 +174,4 @@ def activation(name: str | Activation) -> Activation:
     ConfigError
         For an unknown name; the message suggests the nearest one.
     """
-    if isinstance(name, Activation):
-        return name
-    found = ACTIVATIONS.get(name) if isinstance(name, str) else None
-    if found is None:
-        near = difflib.get_close_matches(str(name), ACTIVATIONS, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown activation {name!r}{hint} (known: {', '.join(ACTIVATIONS)})")
-    return found
+    return name if isinstance(name, Activation) else lookup("activation", name, ACTIVATIONS)

@@ -7,13 +7,12 @@ it came from, so that a mistake reads the same in a file and on the command line
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from meanfield._checks import finite_float, one_of, positive_int
+from meanfield._checks import finite_float, nearest, one_of, positive_int
 from meanfield.errors import ConfigError
 
 T = TypeVar("T")
@@ -129,9 +128,7 @@ def load(config: type[T], overrides: Mapping[str, Any], source: str = "") -> T:
     values = {}
     for key, value in overrides.items():
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{where}unknown key {key!r}{hint}")
+            raise ConfigError(f"{where}unknown key {key!r}{nearest(key, fields)}")
         try:
             values[key] = _checked(key, value, types[key], fields[key].metadata)
         except ConfigError as error:

@@ -11,7 +11,6 @@ scheme by name, so a new one is a new table here.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import finite_array, positive_int
+from meanfield._checks import finite_array, lookup, positive_int
 from meanfield.errors import ConfigError
 
 Array = NDArray[np.float64]
@@ -159,14 +158,7 @@ def scheme(name: str | Scheme) -> Scheme:
     ConfigError
         For an unknown name; the message suggests the nearest one.
     """
-    if isinstance(name, Scheme):
-        return name
-    found = SCHEMES.get(name) if isinstance(name, str) else None
-    if found is None:
-        near = difflib.get_close_matches(str(name), SCHEMES, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown scheme {name!r}{hint} (known: {', '.join(SCHEMES)})")
-    return found
+    return name if isinstance(name, Scheme) else lookup("scheme", name, SCHEMES)
 
 
 @dataclass(frozen=True, eq=False)

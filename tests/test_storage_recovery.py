@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from meanfield.errors import ConfigError, CorruptFileError, OutputError, ResumeMismatchError
+from meanfield.errors import ConfigError, CorruptFileError, FileFormatError, OutputError, ResumeMismatchError
 from meanfield.storage import provenance, syscalls
 from meanfield.storage.layout import Axis, RestartState, SeriesSpec, Stream, Variable
 from meanfield.storage.netcdf import chunk_shape
@@ -455,6 +455,14 @@ def test_row_21_a_directory_that_refuses_names_the_path_and_the_errno(tmp_path, 
     assert errno.errorcode[number] in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_row_21_a_name_the_system_refuses(tmp_path):
+    with pytest.raises(OutputError, match="ENAMETOOLONG") as caught:
+        create_run(tmp_path / ("x" * 300), {})
+    assert caught.value.errno == errno.ENAMETOOLONG
+    with pytest.raises(FileFormatError, match="x" * 300):
+        open_run(tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize(

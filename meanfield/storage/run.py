@@ -15,7 +15,7 @@ from typing import Any
 
 from meanfield.errors import ConfigError, CorruptFileError, FileFormatError, OutputError, ResumeMismatchError
 from meanfield.storage.contents import PartsSource, Source
-from meanfield.storage.durable import Lock, file_digest
+from meanfield.storage.durable import Lock, file_digest, output_errors
 from meanfield.storage.names import check_text, output_path
 from meanfield.storage.provenance import VOLATILE, identity
 from meanfield.storage.reader import Run, Series
@@ -94,34 +94,41 @@ def create_run(
     for what, words in (("experiment", experiment), *(("a reference", r) for r in references)):
         check_text(what, words)
     parts = target.with_name(target.name + _SUFFIX)
-    if not (overwrite or resume):
-        _refuse_existing(target, parts)
-    if target.is_dir():
-        raise OutputError(errno.EISDIR, "is a directory, cannot become a run", str(target))
-    lock = Lock.acquire(parts, target)
-    try:
-        remove_temporaries(parts)
-        if overwrite:
-            clear(parts)
-        elif not resume:
-            _refuse_existing(target, parts, locked=True)
-        origin = identity(experiment, seed, references, command) | {"config": config_json}
-        begun = _continue(target, parts, origin["config"], seed, may_change) if resume else None
-        if begun is None:
-            mode = "overwrite" if target.exists() else "new"
-            start = {"mode": mode, "base": "", "identity": origin}
-            source, may_replace, changed = PartsSource(parts), mode == "overwrite", False
-        else:
+    with output_errors(target, "create the run"):
+        if not (overwrite or resume):
+            _refuse_existing(target, parts)
+        if target.is_dir():
+            raise OutputError(errno.EISDIR, "is a directory, cannot become a run", str(target))
+        lock = Lock.acquire(parts, target)
+        try:
+            remove_temporaries(parts)
+            if overwrite:
+                clear(parts)
+            elif not resume:
+                _refuse_existing(target, parts, locked=True)
+            begun = _continue(target, parts, config_json, seed, may_change) if resume else None
+            if begun is None:
+                origin = identity(experiment, seed, references, command) | {"config": config_json}
+                begun = _fresh(target, parts, origin)
             source, start, may_replace, changed = begun
-        writer = RunWriter(target, lock, source, start, may_replace=may_replace, cadence=cadence or Cadence())
-        if changed:
-            writer.change_config(config_json)
-        elif begun is None:
-            writer.begin_run()
-    except BaseException:
-        lock.release()
-        raise
+            writer = RunWriter(target, lock, source, start, may_replace=may_replace, cadence=cadence or Cadence())
+            if changed:
+                writer.change_config(config_json)
+            elif start["mode"] != "extend":
+                writer.begin_run()
+        except BaseException:
+            lock.release()
+            raise
     return writer
+
+
+_Begun = tuple[PartsSource, dict[str, Any], bool, bool]
+
+
+def _fresh(target: Path, parts: Path, origin: dict[str, Any]) -> _Begun:
+    """Start a run, on the place of an older one if there is a file."""
+    mode = "overwrite" if target.exists() else "new"
+    return PartsSource(parts), {"mode": mode, "base": "", "identity": origin}, mode == "overwrite", False
 
 
 def _refuse_existing(target: Path, parts: Path, *, locked: bool = False) -> None:
@@ -132,9 +139,6 @@ def _refuse_existing(target: Path, parts: Path, *, locked: bool = False) -> None
     if not is_empty(parts):
         words = "an interrupted run is stored here; use resume to go on or overwrite to start again"
         raise OutputError(errno.EEXIST, words, str(target))
-
-
-_Begun = tuple[PartsSource, dict[str, Any], bool, bool]
 
 
 def _continue(
@@ -291,6 +295,8 @@ def open_run(path: str | Path) -> Run:
             gone = isinstance(error, OutputError) and error.errno == errno.ENOENT
             if attempt == 2 or not (gone or (parts.is_dir() is False and target.exists())):
                 raise
+        except OSError as error:
+            raise FileFormatError(f"{target}: cannot be read: {error.strerror}") from error
     raise AssertionError
 
 
