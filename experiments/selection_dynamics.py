@@ -695,12 +695,7 @@ def draw_steady(axis: Any, run: Run) -> None:
         values = np.where(series["residual"] > 0, series["residual"], np.nan)
         axis.semilogy(series["time"], values, color=COLOURS[i], alpha=0.5)
         axis.plot([], [], color=COLOURS[i], label=name)
-    axis.set(
-        title="Residual |σ(Wz + b)|: ReLU comes to rest, sigmoid never",
-        xlabel="depth t",
-        ylabel="sup residual",
-        xlim=(0, 12),
-    )
+    axis.set(title="Residual |σ(Wz + b)|: ReLU to 0, sigmoid never", xlabel="depth t", ylabel="sup residual")
     axis.legend()
 
 

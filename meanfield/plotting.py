@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 FIELD_MAP = "viridis"
 _MAX_PANELS = 12
+# So few frames are lines, more are an image.
+_FEW_FRAMES = 4
 
 
 @contextmanager
@@ -97,6 +99,12 @@ def _panel(axis: Any, series: Series, label: str) -> None:
         return
     # Several samples: the first one. The last axis runs up the image.
     flat = values.reshape(len(t), -1, values.shape[-1])[:, 0]
+    if len(t) <= _FEW_FRAMES:
+        for depth, row in zip(t, flat, strict=True):
+            axis.plot(np.arange(row.size), row, label=f"depth {depth:g}")
+        axis.set(xlabel=series.dims(name)[-1], ylabel=series.long_name(name) or name)
+        axis.legend()
+        return
     image = axis.pcolormesh(t, np.arange(flat.shape[1]), flat.T, shading="nearest", rasterized=True)
     axis.set(xlabel="depth", ylabel=series.dims(name)[-1])
     axis.figure.colorbar(image, ax=axis, label=series.long_name(name) or name)
