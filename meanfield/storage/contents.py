@@ -5,6 +5,7 @@ Memory: tables, verdicts and names are kept; rows are read block by block.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from meanfield._checks import check_memory
-from meanfield.errors import CorruptFileError, FileFormatError
+from meanfield.errors import CorruptFileError, FileFormatError, ResumeMismatchError
 from meanfield.storage.layout import AnyArray, RestartState, SeriesSpec
 from meanfield.storage.safety import damage
 from meanfield.storage.segments import (
@@ -172,6 +173,22 @@ def _empty_rows(entry: SeriesEntry) -> dict[str, AnyArray]:
 def restored_spec(source: Source, label: str) -> SeriesSpec:
     """Rebuild the `SeriesSpec` of a stored series."""
     return SeriesSpec.restore(source.contents.series[label].described, source.fixed(label))
+
+
+def check_same_series(entry: SeriesEntry, spec: SeriesSpec, inputs: str, extend: bool) -> None:
+    """Raise `ResumeMismatchError` unless a stored series may be continued as `spec` with these `inputs`."""
+    if entry.inputs != inputs and not extend:
+        raise ResumeMismatchError(
+            f"series {entry.label!r} was computed from other inputs: digest {entry.inputs[:16]} is stored, "
+            f"now it is {inputs[:16]}"
+        )
+    now = spec.describe()
+    for part in (
+        ("streams", "axes", "variables") if entry.inputs != inputs else ("streams", "axes", "variables", "attrs")
+    ):
+        old, new = entry.described[part], json.loads(json.dumps(now[part]))
+        if old != new:
+            raise ResumeMismatchError(f"series {entry.label!r}: {part} are stored as {old}, now they are {new}")
 
 
 class PartsSource:

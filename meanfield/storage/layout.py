@@ -26,6 +26,8 @@ Attributes = Mapping[str, str | int | float]
 RESERVED = ("inputs", "complete")
 """Attributes of a series that the file layer sets."""
 
+_VERDICT_TEXT = ("claim", "status", "reason", "source")
+
 _DTYPES = ("float64", "float32", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64")
 
 
@@ -273,3 +275,39 @@ def check_attributes(what: str, attrs: Attributes, reserved: tuple[str, ...] = (
             raise ConfigError(f"attribute {name!r} of {what} is out of range for a 64-bit integer")
         plain[name] = scalar
     return plain
+
+
+def checked_columns(label: str, given: Mapping[str, Any]) -> dict[str, AnyArray]:
+    """Return table columns in storable form, or raise `ConfigError`."""
+    if not given:
+        raise ConfigError(f"table {label!r} has no columns")
+    table = {}
+    for name, values in given.items():
+        check_name("column", name)
+        if name == "row":
+            raise ConfigError(f"table {label!r}: 'row' is the name of the axis, no column may have it")
+        table[name] = storable(f"column {name!r}", values).copy()
+        if table[name].ndim != 1:
+            raise ConfigError(f"column {name!r} has shape {table[name].shape}, expected (n,)")
+    first = next(iter(table))
+    for name, values in table.items():
+        if len(values) != len(table[first]):
+            raise ConfigError(f"columns {first!r} and {name!r} have lengths {len(table[first])} and {len(values)}")
+    return table
+
+
+def checked_verdict(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a verdict as text, floats and the bool `passed`, or raise `ConfigError`."""
+    verdict = {}
+    for name, value in row.items():
+        check_name("verdict field", name)
+        scalar = value.item() if isinstance(value, np.generic) else value
+        if not isinstance(scalar, (str, int, float)):
+            raise ConfigError(f"verdict field {name!r} must be text or a number, got {type(value).__name__}")
+        if name in _VERDICT_TEXT and not isinstance(scalar, str):
+            raise ConfigError(f"verdict field {name!r} must be text, got {scalar!r}")
+        verdict[name] = scalar if isinstance(scalar, (str, bool)) else float(scalar)
+        if isinstance(scalar, str):
+            check_text(f"verdict field {name!r}", scalar)
+    verdict["passed"] = bool(verdict.get("passed", verdict.get("status") != "fails"))
+    return verdict

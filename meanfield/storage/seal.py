@@ -30,8 +30,6 @@ from meanfield.storage.provenance import now
 from meanfield.storage.safety import SCHEMA_VERSION
 from meanfield.storage.verify import verify
 
-VERDICT_TEXT = ("claim", "status", "reason", "source")
-
 
 class WatchedFile:
     """File object for HDF5 that keeps its first error.

@@ -17,13 +17,21 @@ from typing import Any, Self
 
 import numpy as np
 
-from meanfield.errors import ConfigError, OutputError, ResumeMismatchError
+from meanfield.errors import ConfigError, OutputError
 from meanfield.storage import syscalls
-from meanfield.storage.contents import COLUMN, FIXED, ROW, PartsSource, SeriesEntry, columns
+from meanfield.storage.contents import COLUMN, FIXED, ROW, PartsSource, SeriesEntry, check_same_series, columns
 from meanfield.storage.durable import Lock, deferred_interrupts, file_digest, fsync_directory, output_errors
-from meanfield.storage.layout import RESERVED, AnyArray, RestartState, SeriesSpec, check_attributes, storable
+from meanfield.storage.layout import (
+    RESERVED,
+    AnyArray,
+    RestartState,
+    SeriesSpec,
+    check_attributes,
+    checked_columns,
+    checked_verdict,
+)
 from meanfield.storage.names import check_name, check_text
-from meanfield.storage.seal import VERDICT_TEXT, write_sealed
+from meanfield.storage.seal import write_sealed
 from meanfield.storage.segments import Chain, clear, config_digest
 
 
@@ -139,7 +147,7 @@ class RunWriter:
             raise ConfigError(f"series {label!r} is open already")
         entry = self._source.contents.series.get(label)
         if entry is not None:
-            _check_same_series(entry, spec, inputs, extend)
+            check_same_series(entry, spec, inputs, extend)
         writer = SeriesWriter(self, self._source, label, spec, inputs)
         self._open[label] = writer
         return writer
@@ -167,7 +175,7 @@ class RunWriter:
             If it cannot be written.
         """
         check_name("table", label)
-        table = _checked_columns(label, columns)
+        table = checked_columns(label, columns)
         for words in (*(units or {}).values(), *(long_names or {}).values()):
             check_text(f"units and long names of table {label!r}", words)
         header = {
@@ -196,7 +204,7 @@ class RunWriter:
         OutputError
             If it cannot be written.
         """
-        verdict = _checked_verdict(row)
+        verdict = checked_verdict(row)
         stored = self._source.contents.verdicts
         if stored and set(stored[0]) != set(verdict):
             raise ConfigError(f"verdict has the fields {sorted(verdict)}, earlier ones have {sorted(stored[0])}")
@@ -410,52 +418,3 @@ class SeriesWriter:
         empty |= {n: np.empty((0, *shape), dtype) for n, (shape, dtype) in self._shapes.items()}
         stored = columns(self._source, self.label, names) if self._entry is not None else empty
         return {n: np.concatenate([stored[n], waiting[ROW + n]]) if ROW + n in waiting else stored[n] for n in names}
-
-
-def _check_same_series(entry: SeriesEntry, spec: SeriesSpec, inputs: str, extend: bool) -> None:
-    if entry.inputs != inputs and not extend:
-        raise ResumeMismatchError(
-            f"series {entry.label!r} was computed from other inputs: digest {entry.inputs[:16]} is stored, "
-            f"now it is {inputs[:16]}"
-        )
-    now = spec.describe()
-    for part in (
-        ("streams", "axes", "variables") if entry.inputs != inputs else ("streams", "axes", "variables", "attrs")
-    ):
-        old, new = entry.described[part], json.loads(json.dumps(now[part]))
-        if old != new:
-            raise ResumeMismatchError(f"series {entry.label!r}: {part} are stored as {old}, now they are {new}")
-
-
-def _checked_columns(label: str, given: Mapping[str, Any]) -> dict[str, AnyArray]:
-    if not given:
-        raise ConfigError(f"table {label!r} has no columns")
-    table = {}
-    for name, values in given.items():
-        check_name("column", name)
-        if name == "row":
-            raise ConfigError(f"table {label!r}: 'row' is the name of the axis, no column may have it")
-        table[name] = storable(f"column {name!r}", values).copy()
-        if table[name].ndim != 1:
-            raise ConfigError(f"column {name!r} has shape {table[name].shape}, expected (n,)")
-    first = next(iter(table))
-    for name, values in table.items():
-        if len(values) != len(table[first]):
-            raise ConfigError(f"columns {first!r} and {name!r} have lengths {len(table[first])} and {len(values)}")
-    return table
-
-
-def _checked_verdict(row: Mapping[str, Any]) -> dict[str, Any]:
-    verdict = {}
-    for name, value in row.items():
-        check_name("verdict field", name)
-        scalar = value.item() if isinstance(value, np.generic) else value
-        if not isinstance(scalar, (str, int, float)):
-            raise ConfigError(f"verdict field {name!r} must be text or a number, got {type(value).__name__}")
-        if (name in VERDICT_TEXT) != isinstance(scalar, str) and name in VERDICT_TEXT:
-            raise ConfigError(f"verdict field {name!r} must be text, got {scalar!r}")
-        verdict[name] = scalar if isinstance(scalar, (str, bool)) else float(scalar)
-        if isinstance(scalar, str):
-            check_text(f"verdict field {name!r}", scalar)
-    verdict["passed"] = bool(verdict.get("passed", verdict.get("status") != "fails"))
-    return verdict
