@@ -110,7 +110,7 @@ def integrate(
         if not restart:
             recorder.start(stepper)
         event = _Event(stop, stepper, plan.model) if stop else None
-        clock = _Pace(progress, plan.t0, plan.t1)
+        clock = _Pace(progress, plan.t0, plan.t1, stepper.y.size)
         status = Status.FINISHED
         while not stepper.done:
             if stepper.step >= limit:
@@ -331,8 +331,9 @@ class _Event:
 class _Pace:
     """Steps to ask of a stepper at once, and progress now and then."""
 
-    def __init__(self, progress: Callable[[float], None] | None, t0: float, t1: float) -> None:
-        self.steps = 1
+    def __init__(self, progress: Callable[[float], None] | None, t0: float, t1: float, size: int) -> None:
+        # Few at first, as a step of an unknown model may be long; then as many as the last call allows.
+        self.steps = max(1, min(64, 2**16 // max(size, 1)))
         self._progress, self._t0, self._span = progress, t0, t1 - t0
         self._last = time.perf_counter()
         self._shown = 0.0

@@ -80,7 +80,7 @@ class Scheme:
         ):
             raise ConfigError(f"scheme {self.name}: the rows of a must sum to c and b to 1")
 
-    @property
+    @functools.cached_property
     def n_stages(self) -> int:
         """Number of stages that a step itself needs (an error estimate may need one more)."""
         return int(np.flatnonzero(self.b)[-1]) + 1

@@ -14,8 +14,8 @@ from meanfield._vectormath import prefer512
 
 Array = NDArray[np.float64]
 
-# One strip of labels: its slices of y, b, a few kernel rows and a buffer fit the first-level cache.
-STRIP = 512
+# One strip of labels: its slices of y, b and a few kernel rows stay in the first- and second-level caches.
+STRIP = 1024
 
 
 @njit(fastmath=ELEMENTARY)
@@ -143,18 +143,19 @@ def _add_moments(z: Array, right: Array, start: int, stop: int, moments: Array) 
 def _expand(local: float, z: Array, left: Array, start: int, stop: int, c: Array, bias: Array, out: Array) -> None:
     """Fill out = bias + local z + sum_r c_r left_r over a strip, four rows at a time."""
     prefer512()
-    if local == 0.0:
-        for j in range(out.size):
-            out[j] = bias[j]
-    else:
-        for j in range(out.size):
-            out[j] = bias[j] + local * z[j]
     for r in range(0, left.shape[0], 4):
         l0, l1 = left[r, start:stop], left[r + 1, start:stop]
         l2, l3 = left[r + 2, start:stop], left[r + 3, start:stop]
         c0, c1, c2, c3 = c[r], c[r + 1], c[r + 2], c[r + 3]
+        if r == 0:
+            for j in range(out.size):
+                out[j] = bias[j] + ((c0 * l0[j] + c1 * l1[j]) + (c2 * l2[j] + c3 * l3[j]))
+        else:
+            for j in range(out.size):
+                out[j] += (c0 * l0[j] + c1 * l1[j]) + (c2 * l2[j] + c3 * l3[j])
+    if local != 0.0:
         for j in range(out.size):
-            out[j] += (c0 * l0[j] + c1 * l1[j]) + (c2 * l2[j] + c3 * l3[j])
+            out[j] += local * z[j]
 
 
 @njit(fastmath=ELEMENTARY)
