@@ -97,7 +97,7 @@ def load(config: Config) -> Fields:
 
 
 def constant(grid: Grid, kappa: float, error: float) -> Separable:
-    """W == kappa, times 1 + error."""
+    """Kernel w == kappa, times 1 + error."""
     return Separable(grid, np.full((1, grid.n_nodes), kappa * (1 + error)), np.ones((1, grid.n_nodes)))
 
 
@@ -128,7 +128,7 @@ def relative(measured: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def constant_kernel(config: Config, run: RunFile, fields: Fields) -> None:
-    """W == -kappa from the fields: closed forms for four activations, sigmoid without a steady state."""
+    """Kernel w == -kappa from the fields: closed forms for four activations, sigmoid without a steady state."""
     depths, bias = np.linspace(0.0, 4.0, 21), 2.0
     for name in ("identity", "relu", "tanh", "sigmoid"):
         model = SpaceTimeNetwork(
@@ -455,7 +455,7 @@ def steady_set(config: Config, run: RunFile, fields: Fields) -> None:
 
 
 def selection_of_fields(config: Config, run: RunFile, fields: Fields) -> None:
-    """W == -kappa, ReLU, the fields as biases: the brightest labels are selected, at rate kappa q(argmax)."""
+    """Kernel w == -kappa, ReLU, the fields as biases: the brightest labels are selected, at rate kappa q(argmax)."""
     predicted, measured = [], []
     for i, bias in enumerate(fields.values):
         model = SpaceTimeNetwork(constant(fields.grid, -config.kappa, config.planted), "relu", bias)

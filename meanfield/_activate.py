@@ -57,7 +57,7 @@ def _softplus_primitive(x: float) -> float:
 
 @njit(fastmath=ELEMENTARY, forceinline=True)
 def _finite(x: float) -> float:
-    """X with -inf replaced by a number at which the left tail has vanished."""
+    """Return x with -inf replaced by a number at which the left tail has vanished."""
     return -40.0 if x < -40.0 else x
 
 

@@ -311,7 +311,7 @@ def _reduced(x: float, k: float) -> float:
 
 @njit(fastmath=ELEMENTARY, forceinline=True)
 def sin_bounded(x: float) -> float:
-    """Sin x for |x| <= 1e5."""
+    """Return sin x for |x| <= 1e5."""
     t = x * 0.3183098861837907 + _MAGIC
     k = t - _MAGIC
     odd = k - 2.0 * ((0.5 * k + _MAGIC) - _MAGIC)
@@ -321,7 +321,7 @@ def sin_bounded(x: float) -> float:
 
 @njit(fastmath=ELEMENTARY, forceinline=True)
 def cos_bounded(x: float) -> float:
-    """Cos x for |x| <= 1e5, as sin(x + pi/2) with the quarter turn taken exactly."""
+    """Return cos x for |x| <= 1e5, as sin(x + pi/2) with the quarter turn taken exactly."""
     k = ((x * 0.3183098861837907 - 0.5) + _MAGIC) - _MAGIC
     odd = k - 2.0 * ((0.5 * k + _MAGIC) - _MAGIC)
     value = _sin_core(_reduced(x, 2.0 * k + 1.0))
