@@ -132,7 +132,7 @@ def start(path: Path) -> subprocess.Popen:
 def wait_for_rows(path: Path, rng: random.Random) -> None:
     """Wait until a number of segments drawn at random is durable."""
     wanted, parts = rng.randint(5, 60), Path(f"{path}.parts")
-    for _ in range(4000):
+    for _ in range(20_000):
         if parts.exists() and sum(p.suffix == ".h5" for p in parts.iterdir()) >= wanted:
             return
         time.sleep(0.002)
