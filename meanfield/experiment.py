@@ -211,7 +211,11 @@ class Experiment:
         quiet = given.get("quiet", False)
         with writer, Progress(quiet=quiet) as progress:
             run_file = RunFile(writer, config, seed, progress)
-            self.run(config, run_file)
+            try:
+                self.run(config, run_file)
+            except MeanfieldError:
+                writer.abandon()
+                raise
             sealed = writer.seal()
         if self.figure is not None:
             with open_run(sealed) as run:
@@ -287,10 +291,25 @@ def _common_flags() -> list[inspect.Parameter]:
         _flag("out", str, None, "file to write (default runs/NAME.h5); the figure goes beside it", group),
         _flag("resume", str, None, "interrupted or finished run to go on with", group),
         _flag("overwrite", bool, False, "replace an existing output once the new one is complete", group),
-        _flag("seed", str, "0", "seed of everything random", group),
-        _flag("threads", str, None, "threads (default: all processors)", group),
+        _flag("seed", Integer, "0", "seed of everything random", group),
+        _flag("threads", Integer, None, "threads (default: all processors)", group),
         _flag("quiet", bool, False, "no progress bar, no table", group),
     ]
+
+
+class Integer(str):
+    """Text of a flag that stands for an integer; the name is what ``--help`` shows."""
+
+    __slots__ = ()
+
+
+class Number(str):
+    """Text of a flag that stands for a number; the name is what ``--help`` shows."""
+
+    __slots__ = ()
+
+
+_SHOWN: dict[type, type] = {bool: bool, int: Integer, float: Number, str: str}
 
 
 def _config_flags(config: type) -> list[inspect.Parameter]:
@@ -298,8 +317,8 @@ def _config_flags(config: type) -> list[inspect.Parameter]:
     return [
         _flag(
             f.name,
-            bool if isinstance(f.default, bool) else str,
-            f.default if isinstance(f.default, bool) else str(f.default),
+            _SHOWN[type(f.default)],
+            f.default if isinstance(f.default, bool) else _SHOWN[type(f.default)](f.default),
             f.metadata.get("help", ""),
             "Parameters",
         )

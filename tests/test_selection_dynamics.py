@@ -56,3 +56,4 @@ def test_fields_that_cannot_be_used_are_refused(fields, words, tmp_path, capsys)
     np.save(tmp_path / "f.npy", fields)
     assert script.main(["--smoke", "--data", str(tmp_path / "f.npy"), "--out", str(tmp_path / "s.h5")]) == 2
     assert words in capsys.readouterr().err
+    assert [f.name for f in tmp_path.iterdir()] == ["f.npy"], "a run that never began leaves nothing behind"

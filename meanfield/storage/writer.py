@@ -262,6 +262,16 @@ class RunWriter:
             fsync_directory(self.path.parent)
         clear(chain.directory)
 
+    def abandon(self) -> None:
+        """Close; where nothing but the start of the run is stored, remove its parts as well.
+
+        For a run that fails before its first result: there is nothing to resume.
+        """
+        contents = self._source.contents
+        if self._chain is not None and not (contents.series or contents.tables or contents.verdicts):
+            clear(self._chain.directory)
+        self.close()
+
     def close(self) -> None:
         """Release the lock and keep the parts; rows that were not committed are dropped."""
         if not self._closed:
