@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,18 @@ Array = NDArray[np.float64]
 T = TypeVar("T")
 
 _INT_LIMIT = 2**63 - 1
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 80
+
+
+def shown(value: Any) -> str:
+    """Return ``repr(value)``, short whatever a hostile input holds."""
+    if isinstance(value, int) and abs(value) > _INT_LIMIT:
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        return _SHOWN.repr(value)
+    except ValueError:  # an integer inside a container, too long for Python to convert
+        return f"a {type(value).__name__}"
 
 
 def positive_int(name: str, value: Any) -> int:
@@ -29,7 +42,7 @@ def positive_int(name: str, value: Any) -> int:
     if isinstance(value, (bool, np.bool_)):
         raise ConfigError(f"{name} must be a positive integer, got the bool {value}")
     if not isinstance(value, numbers.Integral) or int(value) < 1:
-        raise ConfigError(f"{name} must be a positive integer, got {value!r}")
+        raise ConfigError(f"{name} must be a positive integer, got {shown(value)}")
     if int(value) > _INT_LIMIT:
         raise ConfigError(f"{name} is out of range: an integer of {int(value).bit_length()} bits")
     return int(value)
@@ -40,9 +53,9 @@ def finite_float(name: str, value: Any, *, above: float | None = None, least: fl
     if isinstance(value, (bool, np.bool_)):
         raise ConfigError(f"{name} must be a number, got the bool {value}")
     if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
-        raise ConfigError(f"{name} must be real, got the complex number {value!r}")
+        raise ConfigError(f"{name} must be real, got the complex number {shown(value)}")
     if not isinstance(value, numbers.Real):
-        raise ConfigError(f"{name} must be a number, got {value!r}")
+        raise ConfigError(f"{name} must be a number, got {shown(value)}")
     try:
         number = float(value)
     except OverflowError:
@@ -87,7 +100,7 @@ def finite_array(name: str, value: Any, *, shape: tuple[int | None, ...] | None 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """Return `value` if it is one of `choices`, else raise naming them all."""
     if value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {shown(value)}")
     return str(value)
 
 

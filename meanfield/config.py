@@ -7,12 +7,13 @@ it came from, so that a mistake reads the same in a file and on the command line
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from meanfield._checks import finite_float, nearest, one_of, positive_int
+from meanfield._checks import finite_float, nearest, one_of, positive_int, shown
 from meanfield.errors import ConfigError
 
 T = TypeVar("T")
@@ -54,6 +55,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         If it cannot be read, repeats a key, nests too deeply or holds a number out of range.
     """
     file = Path(path)
+    if "\0" in str(path):
+        raise ConfigError(f"config path {str(path)!r} holds a NUL character")
     try:
         if file.stat().st_size > _TOML_LIMIT:
             raise ConfigError(f"{file}: a configuration may have at most 1 MiB")
@@ -86,7 +89,9 @@ def _depth(text: str) -> int:
             deepest = max(deepest, depth)
         elif character in "]}":
             depth -= 1
-    keys = max((line.split("=")[0].count(".") for line in text.splitlines()), default=0)
+    # Dotted keys, also those of inline tables, nest as well.
+    before = (piece for line in text.splitlines() for piece in (line.split("=")[:-1] or [line]))
+    keys = max((re.split(r"[,{]", piece)[-1].count(".") for piece in before), default=0)
     return max(deepest, keys)
 
 
@@ -139,11 +144,11 @@ def load(config: type[T], overrides: Mapping[str, Any], source: str = "") -> T:
 def _checked(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> Any:
     if kind is bool:
         if not isinstance(value, bool):
-            raise ConfigError(f"{name} must be true or false, got {value!r}")
+            raise ConfigError(f"{name} must be true or false, got {shown(value)}")
         return value
     if kind is str:
         if not isinstance(value, str):
-            raise ConfigError(f"{name} must be text, got {value!r}")
+            raise ConfigError(f"{name} must be text, got {shown(value)}")
         return one_of(name, value, limits["choices"]) if limits.get("choices") else value
     number = _integer(name, value, limits) if kind is int else _number(name, value, limits)
     if limits.get("most") is not None and number > limits["most"]:
@@ -152,22 +157,26 @@ def _checked(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> An
 
 
 def _integer(name: str, value: Any, limits: Mapping[str, Any]) -> int:
+    least = limits.get("least")
+    from_zero = least is not None and least <= 0
+    kind = f"an integer >= {least:g}" if from_zero else "a positive integer"
     if isinstance(value, str):
         try:
             value = int(value)
         except ValueError:
             long = len(value) > 4000 and value.lstrip("+-").isdigit()
-            what = "is out of range" if long else f"must be a positive integer, got {value[:40]!r}"
+            what = "is out of range" if long else f"must be {kind}, got {value[:40]!r}"
             raise ConfigError(f"{name} {what}") from None
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _INT64:
-        raise ConfigError(f"{name} is out of range: an integer of {value.bit_length()} bits")
-    least = limits.get("least")
-    if least is not None and least <= 0 and isinstance(value, int) and not isinstance(value, bool):
-        return int(finite_float(name, value, least=least))
-    number = positive_int(name, value)
-    if least is not None and number < least:
-        raise ConfigError(f"{name} must be >= {least:g}, got {number}")
-    return number
+    if isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= _INT64:
+            raise ConfigError(f"{name} is out of range: an integer of {value.bit_length()} bits")
+        if least is not None and value < least and (from_zero or value > 0):
+            raise ConfigError(f"{name} must be >= {least:g}, got {value}")
+        return value if from_zero else positive_int(name, value)
+    if from_zero:
+        what = "the bool " if isinstance(value, bool) else ""
+        raise ConfigError(f"{name} must be {kind}, got {what}{shown(value)}")
+    return positive_int(name, value)
 
 
 def _number(name: str, value: Any, limits: Mapping[str, Any]) -> float:

@@ -11,6 +11,7 @@ of --smoke or --full, and those before the defaults. Exit codes: 0 every verdict
 from __future__ import annotations
 
 import dataclasses
+import errno
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -18,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from meanfield import config as configs
-from meanfield._checks import positive_int
-from meanfield.errors import ConfigError, MeanfieldError
+from meanfield.errors import ConfigError, MeanfieldError, OutputError
 from meanfield.progress import Progress
 from meanfield.storage.run import create_run, open_run
 from meanfield.verdict import Verdict, exit_code, table
@@ -196,9 +196,9 @@ class Experiment:
         if "threads" in given:
             from meanfield.parallel import set_threads  # noqa: PLC0415
 
-            set_threads(_whole("threads", given["threads"]))
-        if "out" not in given and "resume" not in given:
-            path.parent.mkdir(exist_ok=True)
+            set_threads(configs.load(_Threads, {"threads": given["threads"]}).threads)
+        if self.figure is not None:
+            _check_figure(path, may_exist="resume" in given or bool(given.get("overwrite")))
         writer = create_run(
             path,
             dataclasses.asdict(config),
@@ -267,12 +267,23 @@ class _Seed:
     seed: int = configs.option(0, "seed", least=0)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Threads:
+    threads: int = configs.option(1, "threads", least=1)
+
+
 def _output(name: str, given: Mapping[str, Any]) -> Path:
-    return Path(given.get("resume") or given.get("out") or f"runs/{name}.h5")
+    return Path(given["resume"] if "resume" in given else given.get("out", f"runs/{name}.h5"))
 
 
-def _whole(name: str, text: str) -> int:
-    return positive_int(name, int(text) if text.isdigit() else text)
+def _check_figure(path: Path, *, may_exist: bool) -> None:
+    """Refuse an output whose figure would take the place of something."""
+    if path.suffix == ".png":
+        raise ConfigError(f"path {str(path)!r} ends in .png, the name of the figure; the run needs another ending, .h5")
+    if path.name and "\0" not in path.name and not may_exist and path.with_suffix(".png").exists():
+        raise OutputError(
+            errno.EEXIST, "figure exists already; use overwrite to replace it", str(path.with_suffix(".png"))
+        )
 
 
 def _flag(name: str, kind: Any, default: Any, words: str, group: str) -> inspect.Parameter:

@@ -7,6 +7,8 @@ readers can tell apart.
 
 from __future__ import annotations
 
+import errno
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meanfield.errors import ConfigError
+from meanfield.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from meanfield.storage.reader import Run, Series
@@ -57,10 +59,32 @@ def style() -> Iterator[Any]:
 
 
 def save(figure: Any, path: str | Path) -> Path:
-    """Write a figure as PNG, without the time of writing, so that equal figures are equal files."""
-    target = Path(path)
-    figure.savefig(target, format="png", metadata={"Software": None})
+    """Write a figure as PNG, without the time of writing, so that equal figures are equal files.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or something other than a PNG has its name.
+    """
+    target, image = Path(path), io.BytesIO()
+    if "\0" in str(path):
+        raise ConfigError(f"path {str(path)!r} of a figure holds a NUL character")
+    figure.savefig(image, format="png", metadata={"Software": None})
+    try:
+        if target.is_file() and not _is_png(target):
+            raise OutputError(errno.EEXIST, "exists already and is no PNG, will not be replaced", str(target))
+        target.write_bytes(image.getvalue())
+    except OutputError:
+        raise
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "")
+        raise OutputError(error.errno, f"cannot write: {error.strerror} ({name})", str(target)) from None
     return target
+
+
+def _is_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8) in (b"", b"\x89PNG\r\n\x1a\n")
 
 
 def plot_run(run: Run, path: str | Path) -> Path:

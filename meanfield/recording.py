@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -94,17 +97,22 @@ def _summary(model: Any) -> dict[str, Any]:
 def digest(*parts: Any) -> str:
     """SHA-256 of everything that determines a result: numbers, texts, arrays, described objects.
 
-    Functions enter by name and bytecode, so an edited probe is another input.
+    Functions enter by name, bytecode, constants, defaults and the values they close over, so an
+    edited function is another input. Globals and the insides of other objects are not seen.
     """
     state = hashlib.sha256()
     for part in parts:
-        _feed(state, part)
+        _feed(state, part, ())
     return state.hexdigest()
 
 
-def _feed(state: Any, part: Any) -> None:
-    if hasattr(part, "describe"):
+def _feed(state: Any, part: Any, inside: tuple[int, ...]) -> None:
+    """Feed a part to the hash; `inside` holds the ids of the functions around it, which may be recursive."""
+    part = getattr(part, "py_func", part)  # of a compiled function, its Python
+    if hasattr(part, "describe") and not isinstance(part, type):
         part = part.describe()
+    if isinstance(part, np.generic):
+        part = part.item()
     if isinstance(part, np.ndarray):
         array = np.ascontiguousarray(part)
         state.update(f"array {array.dtype.str} {array.shape} ".encode())
@@ -113,24 +121,36 @@ def _feed(state: Any, part: Any) -> None:
         state.update(b"{")
         for key in sorted(part):
             state.update(f"{key}:".encode())
-            _feed(state, part[key])
+            _feed(state, part[key], inside)
         state.update(b"}")
     elif isinstance(part, (list, tuple)):
         state.update(b"[")
         for item in part:
-            _feed(state, item)
+            _feed(state, item, inside)
         state.update(b"]")
+    elif isinstance(part, (set, frozenset)):
+        _feed(state, sorted(map(repr, part)), inside)
     elif dataclasses.is_dataclass(part) and not isinstance(part, type):
-        _feed(state, {f.name: getattr(part, f.name) for f in dataclasses.fields(part)})
-    elif isinstance(part, (np.generic, float)):
-        state.update(float(part).hex().encode() + b" ")
-    elif part is None or isinstance(part, (str, int)):
+        # The counts of a solution are not those of the first run once it is read back.
+        names = [f.name for f in dataclasses.fields(part) if not (isinstance(part, Solution) and f.name == "stats")]
+        _feed(state, {name: getattr(part, name) for name in names}, inside)
+    elif isinstance(part, float):
+        state.update(part.hex().encode() + b" ")
+    elif part is None or isinstance(part, (str, int, bytes, complex)):
         state.update(repr(part).encode() + b" ")
+    elif isinstance(part, CodeType):
+        state.update(part.co_code)
+        _feed(state, [part.co_names, part.co_varnames, part.co_consts], inside)
+    elif isinstance(part, partial):
+        _feed(state, [part.func, part.args, part.keywords], inside)
     else:
         kind = part if hasattr(part, "__qualname__") else type(part)
-        code = getattr(part, "__code__", None)
         state.update(f"{kind.__module__}.{kind.__qualname__} ".encode())
-        state.update(code.co_code if code else b"")
+        if hasattr(part, "__code__") and id(part) not in inside:
+            _feed(state, [part.__code__, part.__defaults__, part.__kwdefaults__], (*inside, id(part)))
+            for cell in part.__closure__ or ():
+                with contextlib.suppress(ValueError):  # a name not yet bound
+                    _feed(state, cell.cell_contents, (*inside, id(part)))
 
 
 def record(run: RunWriter, label: str, model: Any, y0: Any, t_span: tuple[float, float], **options: Any) -> Solution:

@@ -48,6 +48,15 @@ class FunctionModel:
             raise ConfigError("the rate is complex; split it into real and imaginary parts")
         out[...] = value
 
+    def describe(self) -> dict[str, Any]:
+        """What determines the model, for digests of runs."""
+        return {
+            "model": "FunctionModel",
+            "function": self.function,
+            "shape": list(self.shape),
+            "breakpoints": self.breakpoints,
+        }
+
     def fields(self, y: Array) -> dict[str, Field]:
         """Return the state itself, over numbered axes."""
         return {"y": Field(y, tuple(axis.name for axis in self.axes()), long_name="state")}
