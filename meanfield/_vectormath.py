@@ -41,6 +41,12 @@ if getattr(config, "DISABLE_JIT", False):  # set by numba from NUMBA_DISABLE_JIT
     def _head(x: float) -> float:
         return _float(_bits(x) & -(2**27))
 
+    def _exponent(x: float) -> float:
+        return float((_bits(x) >> 52) - 1023)
+
+    def _significand(x: float) -> float:
+        return _float((_bits(x) & (2**52 - 1)) | (1023 << 52))
+
 else:
     from llvmlite import ir
     from numba import types
@@ -75,6 +81,28 @@ else:
             word = ir.IntType(64)
             bits = builder.bitcast(arguments[0], word)
             return builder.bitcast(builder.and_(bits, ir.Constant(word, -(2**27))), arguments[0].type)
+
+        return types.float64(types.float64), generate
+
+    @intrinsic
+    def _exponent(_context: Any, x: Any) -> Any:  # noqa: ARG001 (numba asks for the argument)
+        """Exponent of a positive normal number, as a number."""
+
+        def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            word = ir.IntType(64)
+            bits = builder.lshr(builder.bitcast(arguments[0], word), ir.Constant(word, 52))
+            return builder.sitofp(builder.sub(bits, ir.Constant(word, 1023)), arguments[0].type)
+
+        return types.float64(types.float64), generate
+
+    @intrinsic
+    def _significand(_context: Any, x: Any) -> Any:  # noqa: ARG001 (numba asks for the argument)
+        """Significand of a positive normal number, in [1, 2)."""
+
+        def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            word = ir.IntType(64)
+            bits = builder.and_(builder.bitcast(arguments[0], word), ir.Constant(word, 2**52 - 1))
+            return builder.bitcast(builder.or_(bits, ir.Constant(word, 1023 << 52)), arguments[0].type)
 
         return types.float64(types.float64), generate
 
@@ -125,6 +153,24 @@ def exp(x: float) -> float:
 
 
 @njit(fastmath=ELEMENTARY, forceinline=True)
+def exp_decay(x: float) -> float:
+    """e^x for x <= 0 and a little above, without subnormal numbers: 3e-308 below -708."""
+    y = -708.0 if x < -708.0 else x
+    t = y * _LOG2E + _MAGIC
+    k = t - _MAGIC
+    r = (y - k * _LN2_HIGH) - k * _LN2_LOW
+    s = _power_of_two(t)
+    r2 = r * r
+    r4 = r2 * r2
+    # Taylor to degree 12: truncation 1.7e-16.
+    a = 1.0 / 2 + r * (1.0 / 6)
+    b = 1.0 / 24 + r * (1.0 / 120)
+    c = 1.0 / 720 + r * (1.0 / 5040)
+    d = (1.0 / 40320 + r * (1.0 / 362880)) + r2 * ((1.0 / 3628800 + r * (1.0 / 39916800)) + r2 * (1.0 / 479001600))
+    return s + s * (r + r2 * ((a + r2 * b) + r4 * (c + r2 * d)))
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
 def expm1(x: float) -> float:
     """e^x - 1, to relative accuracy near 0."""
     y = -50.0 if x < -50.0 else x
@@ -139,10 +185,8 @@ def expm1(x: float) -> float:
 
 
 @njit(fastmath=ELEMENTARY, forceinline=True)
-def log1p_unit(y: float) -> float:
-    """log(1 + y) for 0 <= y <= 1, to relative accuracy: 2 atanh(f / (2 + f)) after one halving."""
-    upper = y > 0.41421356237309503
-    f = 0.5 * (y - 1.0) if upper else y
+def _log1p_core(f: float) -> float:
+    """log(1 + f) for sqrt(1/2) <= 1 + f <= sqrt(2): 2 atanh(f / (2 + f))."""
     s = f / (2.0 + f)
     w = s * s
     p = 0.15311179609537448 + w * 0.14823750548910397
@@ -151,8 +195,25 @@ def log1p_unit(y: float) -> float:
     p = 0.285714287694224 + w * p
     p = 0.3999999999926343 + w * p
     p = 0.6666666666666771 + w * p
-    value = f - s * (f - w * p)  # = 2 s + s w p, the leading 2 s as f - s f
+    return f - s * (f - w * p)  # = 2 s + s w p, the leading 2 s as f - s f
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def log1p_unit(y: float) -> float:
+    """log(1 + y) for 0 <= y <= 1, to relative accuracy: the core after one halving."""
+    upper = y > 0.41421356237309503
+    value = _log1p_core(0.5 * (y - 1.0) if upper else y)
     return _LN2 + value if upper else value
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def log_positive(x: float) -> float:
+    """Natural logarithm of a positive normal number."""
+    m, e = _significand(x), _exponent(x)
+    upper = m > 1.4142135623730951
+    m = 0.5 * m if upper else m
+    e = e + 1.0 if upper else e
+    return e * _LN2_HIGH + (_log1p_core(m - 1.0) + e * _LN2_LOW)
 
 
 @njit(fastmath=ELEMENTARY, forceinline=True)

@@ -60,14 +60,18 @@ def vecmat_columns(matrix: Matrix, p: Array, start: int, stop: int, out: Array) 
 
 
 @njit(fastmath=REDUCTION)
-def _add_tile(matrix: Matrix, z: Array, i: int, s: int, start: int, stop: int, out: Array) -> None:
-    """Add the products of rows i .. i + 3 with samples s .. s + 3 over columns start .. stop.
+def add_tile(
+    matrix: Matrix, row: int, column: int, z: Matrix, s: int, start: int, stop: int, out: Array, i: int
+) -> None:
+    """Add to out[s .. s + 3, i .. i + 3] the products of four rows with four samples over start <= j < stop.
 
-    Sixteen sums stay in registers, so that eight loads serve sixteen products.
+    The four rows of the matrix begin at (row, column). Sixteen sums stay in registers, so
+    that eight loads serve sixteen products.
     """
     prefer512()
-    w0, w1 = matrix[i, start:stop], matrix[i + 1, start:stop]
-    w2, w3 = matrix[i + 2, start:stop], matrix[i + 3, start:stop]
+    end = column + stop - start
+    w0, w1 = matrix[row, column:end], matrix[row + 1, column:end]
+    w2, w3 = matrix[row + 2, column:end], matrix[row + 3, column:end]
     z0, z1, z2, z3 = z[s, start:stop], z[s + 1, start:stop], z[s + 2, start:stop], z[s + 3, start:stop]
     a00, a01, a02, a03 = 0.0, 0.0, 0.0, 0.0
     a10, a11, a12, a13 = 0.0, 0.0, 0.0, 0.0
@@ -128,7 +132,7 @@ def matmul_rows(matrix: Matrix, z: Array, start: int, stop: int, out: Array) -> 
         for column in range(0, n, COLUMN_BLOCK):
             for i in range(block, min(block + ROW_BLOCK, rows), 4):
                 for s in range(0, samples, 4):
-                    _add_tile(matrix, z, i, s, column, min(column + COLUMN_BLOCK, n), out)
+                    add_tile(matrix, i, column, z, s, column, min(column + COLUMN_BLOCK, n), out, i)
     for s in range(samples):
         matvec_rows(matrix, z[s], rows, stop, out[s])
     for s in range(samples, n_samples):

@@ -116,9 +116,15 @@ def sampled_kernel(name: str, grid: Grid, kernel: Any) -> Array:
     check_memory(f"a dense kernel of {n} x {n}", 24 * n * n)
     if not callable(kernel):
         return finite_array(name, kernel, shape=(n, n))
-    values = np.asarray(kernel(grid.nodes[:, None], grid.nodes[None, :]))
+    return kernel_block(name, grid, kernel, 0, n)
+
+
+def kernel_block(name: str, grid: Grid, kernel: Any, start: int, stop: int) -> Array:
+    """Rows start .. stop - 1 of the kernel values of a callable, (stop - start, N), as `sampled_kernel` has them."""
+    shape = (stop - start, grid.n_nodes)
+    values = np.asarray(kernel(grid.nodes[start:stop, None], grid.nodes[None, :]))
     try:
-        values = np.broadcast_to(values, (n, n))
+        values = np.broadcast_to(values, shape)
     except ValueError:
-        raise ConfigError(f"{name} returned shape {values.shape}, expected ({n}, {n})") from None
+        raise ConfigError(f"{name} returned shape {values.shape}, expected {shape}") from None
     return finite_array(name, values)
