@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from meanfield._jit import ELEMENTARY, REDUCTION, njit
 from meanfield._singlemath import exp_decay_of, log_of
+from meanfield._tiles import add_tile
 from meanfield._vectormath import prefer512
-from meanfield.kernels.integral import add_tile
 
 Array = NDArray[np.float64]
 Real = NDArray[np.float64] | NDArray[np.float32]

@@ -1,6 +1,6 @@
 """Radial kernels as values: a formula that NumPy, compiled loops and compressions all understand.
 
-    w(x, y) = amplitude left(x) phi(|a(x) - a(y)| / length) right(y),   0 where |a(x) - a(y)| > cutoff
+w(x, y) = amplitude left(x) phi(|a(x) - a(y)| / length) right(y),   0 where |a(x) - a(y)| > cutoff
 """
 
 from __future__ import annotations
@@ -139,6 +139,24 @@ class RadialKernel:
             raise ConfigError("features must lie within one period of each other")
         return np.ascontiguousarray(found.T)
 
+    def profile_of(self, grid: Grid) -> Callable[[NDArray[np.int64], NDArray[np.int64]], Array]:
+        """Values amplitude phi(r_ij), left and right aside, at indices i and j of labels that broadcast."""
+        points = self.points(grid)
+        periods = self.periods(len(points))
+
+        def values(i: NDArray[np.int64], j: NDArray[np.int64]) -> Array:
+            return self._profile([row[i] for row in points], [row[j] for row in points], periods)
+
+        return values
+
+    def _profile(self, a: list[Array], c: list[Array], periods: Array) -> Array:
+        squares: Any = 0.0
+        for x, y, period in zip(a, c, periods, strict=True):
+            gap = np.abs(x - y)
+            squares = squares + (gap if math.isinf(period) else np.minimum(gap, period - gap)) ** 2
+        values = self.amplitude * PROFILES[self.profile][1](np.sqrt(squares), self.shift)
+        return np.asarray(values if self.cutoff is None else np.where(squares <= self.limit, values, 0.0))
+
     def check(self, grid: Grid) -> None:
         """Raise `ConfigError` if the labels of a grid have another dimension."""
         if grid.dim != self.dim:
@@ -155,13 +173,8 @@ class RadialKernel:
         """Kernel values by NumPy; x and y broadcast (over all axes but the last, where D > 1)."""
         x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
         a, c = self.coordinates(x) / self.length, self.coordinates(y) / self.length
-        squares: Any = 0.0
-        for d, period in enumerate(self.periods(a.shape[-1])):
-            gap = np.abs(a[..., d] - c[..., d])
-            squares = squares + (gap if math.isinf(period) else np.minimum(gap, period - gap)) ** 2
-        values = self.amplitude * PROFILES[self.profile][1](np.sqrt(squares), self.shift)
-        if self.cutoff is not None:
-            values = np.where(squares <= self.limit, values, 0.0)
+        split = range(a.shape[-1])
+        values = self._profile([a[..., d] for d in split], [c[..., d] for d in split], self.periods(len(split)))
         if self.left is not None:
             values = values * np.asarray(self.left(x))
         if self.right is not None:
