@@ -4,7 +4,7 @@ Numba's own calls into the C library cost 5 to 15 times as much in a loop. Every
 here is plain arithmetic, selects and bit operations. Errors, measured over the whole
 range (tests/test_vectormath.py), with and without fused multiply-add: exp and erf at
 most 1.1 ulp; expm1, log1p, ln cosh and the dilogarithm 2.1; softplus, sigmoid, sine,
-cosine and the normal density 2.5; tanh 3; the normal distribution 4. Tiny arguments
+cosine, the normal density, log and the exponential of kernels 2.5; tanh 3; the normal distribution 4. Tiny arguments
 keep their relative accuracy, subnormal results are correct to a few of their spacings.
 Infinities and NaN pass as they should: clamps are selects in which a comparison with
 NaN keeps the NaN.
@@ -208,12 +208,12 @@ def log1p_unit(y: float) -> float:
 
 @njit(fastmath=ELEMENTARY, forceinline=True)
 def log_positive(x: float) -> float:
-    """Natural logarithm of a positive normal number."""
+    """Natural logarithm of a positive normal number; NaN passes by x - x."""
     m, e = _significand(x), _exponent(x)
     upper = m > 1.4142135623730951
     m = 0.5 * m if upper else m
     e = e + 1.0 if upper else e
-    return e * _LN2_HIGH + (_log1p_core(m - 1.0) + e * _LN2_LOW)
+    return e * _LN2_HIGH + (_log1p_core(m - 1.0) + (e * _LN2_LOW + (x - x)))
 
 
 @njit(fastmath=ELEMENTARY, forceinline=True)

@@ -71,14 +71,14 @@ def save(figure: Any, path: str | Path) -> Path:
         raise ConfigError(f"path {str(path)!r} of a figure holds a NUL character")
     figure.savefig(image, format="png", metadata={"Software": None})
     try:
-        if target.is_file() and not _is_png(target):
-            raise OutputError(errno.EEXIST, "exists already and is no PNG, will not be replaced", str(target))
-        target.write_bytes(image.getvalue())
-    except OutputError:
-        raise
+        foreign = target.is_file() and not _is_png(target)
+        if not foreign:
+            target.write_bytes(image.getvalue())
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "")
         raise OutputError(error.errno, f"cannot write: {error.strerror} ({name})", str(target)) from None
+    if foreign:
+        raise OutputError(errno.EEXIST, "exists already and is no PNG, will not be replaced", str(target))
     return target
 
 

@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import pytest
 
+from meanfield import _singlemath as sm
 from meanfield import _vectormath as vm
 from meanfield._jit import ELEMENTARY
 
@@ -41,7 +42,9 @@ def dilogarithm(y):
 # function: reference, points, the bound in ulp that the module's docstring states
 CASES = {
     "exp": (mpmath.exp, sample((-1, 1), (-745, 709.78), (-745, -707)), 1.1),
+    "exp_decay": (mpmath.exp, sample((-1, 0.3), (-60, 0), (-707.9, 0), signs=(-1.0,)), 2.5),
     "expm1": (mpmath.expm1, sample((-1, 1), (-60, 60), (600, 709.78)), 2.1),
+    "log_positive": (mpmath.log, sample((0.3, 3), (0, 1e3), signs=(1.0,))[:-151], 2.5),
     "log1p_unit": (mpmath.log1p, sample((0, 1), (0.4, 0.45), signs=(1.0,)), 2.1),
     "tanh": (mpmath.tanh, sample((-1, 1), (-25, 25)), 3),
     "sigmoid": (lambda x: 1 / (1 + mpmath.exp(-x)), sample((-3, 3), (-745, 60)), 2.5),
@@ -79,6 +82,8 @@ def test_error_bound_can_fail(name):
 
 EXTENDED = {
     "exp": (np.exp, (-707.0, 709.7)),
+    "exp_decay": (np.exp, (-707.9, 0.3)),
+    "log_positive": (np.log, (1e-300, 1e3)),
     "expm1": (np.expm1, (-40.0, 40.0)),
     "log1p_unit": (np.log1p, (0.0, 1.0)),
     "tanh": (np.tanh, (-21.0, 21.0)),
@@ -172,3 +177,43 @@ def test_overflow_and_zero():
     assert vm.exp(-745.0) == SMALLEST
     for function in (vm.expm1, vm.tanh, vm.erf, vm.sin_bounded, vm.log_cosh, vm.log1p_unit):
         assert function(0.0) == 0.0
+
+
+SINGLE = {
+    "exp_decay_of": (np.exp, (-86.0, 0.3), 3.0),
+    "log_of": (np.log, (1e-30, 1e3), 3.0),
+}
+
+
+def single_loop(name):
+    """A loop in single precision, as the loops over pairs are compiled."""
+    function, prefer512 = getattr(sm, name), vm.prefer512
+
+    @numba.njit(fastmath=set(ELEMENTARY), error_model="numpy")
+    def loop(x, out):
+        prefer512()
+        for j in range(x.size):
+            out[j] = function(x[j])
+
+    return loop
+
+
+@compiled_only
+@pytest.mark.parametrize("name", SINGLE)
+def test_single_precision_loops_keep_the_stated_error(name):
+    reference, (low, high), bound = SINGLE[name]
+    rng = np.random.default_rng(2)
+    near = (max(low, -1.0), min(high, 2.0))
+    x = np.concatenate([rng.uniform(low, high, 200_000), rng.uniform(*near, 200_000)]).astype(np.float32)
+    out = np.empty_like(x)
+    loop = single_loop(name)
+    loop(x, out)
+    exact = reference(x.astype(np.float64))
+    error = np.abs(out - exact) / np.spacing(np.abs(exact).astype(np.float32))
+    worst = int(error.argmax())
+    assert error[worst] <= bound, (float(error[worst]), x[worst])
+    (code,) = loop.inspect_llvm().values()
+    assert re.search(r"fmul .*<\d+ x float>", code), "the loop stayed scalar, or became double"
+    x[[0, 20, 36]] = np.nan
+    loop(x, out)
+    np.testing.assert_array_equal(np.isnan(out), np.isnan(x))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,16 @@ _STRIP = 4096
 _TASK = 2**18
 
 
+Values = TypeVar("Values")
+
+
 @dataclass(frozen=True)
-class Block:
-    """A block over rows start .. stop - 1 and columns likewise: low rank, or dense (height, width)."""
+class Block(Generic[Values]):
+    """A block over rows start .. stop - 1 and columns likewise: a `LowRank`, or dense values (height, width)."""
 
     rows: tuple[int, int]
     columns: tuple[int, int]
-    values: LowRank | Array
+    values: Values
 
 
 class _Factors:
@@ -62,7 +66,7 @@ class _Factors:
 class _Dense:
     """The dense blocks, one after the other, sorted by rows."""
 
-    def __init__(self, blocks: Sequence[Block], n: int, *, mirrored: bool) -> None:
+    def __init__(self, blocks: Sequence[Block[Any]], n: int, *, mirrored: bool) -> None:
         blocks = sorted(blocks, key=lambda b: (b.rows, b.columns))
         arrays = [np.asarray(b.values) for b in blocks]
         sizes = np.array([a.size for a in arrays], dtype=np.int64)
@@ -105,9 +109,9 @@ class BlockMatrix:
         Whether the matrix is symmetric: each block off the diagonal stands for its transpose, too.
     """
 
-    def __init__(self, n: int, blocks: Sequence[Block], *, mirrored: bool) -> None:
+    def __init__(self, n: int, blocks: Sequence[Block[Any]], *, mirrored: bool) -> None:
         self.n, self.mirrored = n, mirrored
-        low: list[tuple[Block, LowRank]] = [(b, b.values) for b in blocks if isinstance(b.values, LowRank)]
+        low: list[tuple[Block[Any], LowRank]] = [(b, b.values) for b in blocks if isinstance(b.values, LowRank)]
         self.n_low_rank, self.n_dense = len(low), len(blocks) - len(low)
         self.ranks = np.array([len(f.left) for _, f in low], dtype=np.int64)
         self._moment = np.concatenate([[0], np.cumsum(self.ranks)]).astype(np.int64)

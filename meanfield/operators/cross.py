@@ -37,6 +37,16 @@ class LowRank:
     left: Array
     right: Array
 
+    def truncated(self, allowed: float) -> LowRank:
+        """Fewest terms whose difference is at most `allowed` in the Frobenius norm: singular values of the product."""
+        first, upper = np.linalg.qr(self.left.T)
+        second, other = np.linalg.qr(self.right.T)
+        u, s, v = np.linalg.svd(upper @ other.T)
+        tail = np.sqrt(np.cumsum(s[::-1] ** 2))[::-1]
+        rank = int((tail > allowed).sum())
+        root = np.sqrt(s[:rank])
+        return LowRank((u[:, :rank] * root).T @ first.T, (v[:rank].T * root).T @ second.T)
+
 
 def cross_approximation(
     entries: Entries, rows: Index, columns: Index, tolerance: float, max_rank: int, *, exhaustive: bool = False

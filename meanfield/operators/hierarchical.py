@@ -7,6 +7,7 @@ arithmetic based on H-matrices", Computing 62, 1999).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,8 +30,10 @@ Index = NDArray[np.int64]
 # of a kernel of which nothing is known is looked at.
 _MOST_SAMPLES = 8192
 # Boxes are apart when the smaller diameter is at most this many distances.
-_ETA = 1.5
+_ETA = 3.0
 _MAX_RANK = 64
+# Shares of the tolerance for the crosses, and for what is cut from them afterwards.
+_CROSSES, _TRUNCATION = 0.15, 0.35
 # Levels on which every block is tried, touching or not: a smooth kernel has low rank as a whole.
 _TOP_LEVELS = 2
 # Numbers held at once while blocks are approximated, and kernel values while the error is measured.
@@ -217,8 +220,9 @@ def _checked(values: Callable[[Index, Index], Any]) -> Entries:
 
 def _compress(tree: ClusterTree, source: _Source, tolerance: float) -> BlockMatrix:
     """Blocks of the core in the order of the tree, level by level from the whole."""
-    allowed = 0.3 * tolerance * _root_mean_square(source)
-    blocks: list[Block] = []
+    allowed = tolerance * _root_mean_square(source)
+    blocks: list[Block[Any]] = []
+    stored = 0
     pairs = np.zeros((1, 2), dtype=np.int64)
     for level in range(tree.depth + 1):
         if source.symmetric:
@@ -231,8 +235,14 @@ def _compress(tree: ClusterTree, source: _Source, tolerance: float) -> BlockMatr
             most = min(_MAX_RANK, max(rows.shape[1] // 2, 1))
             found = cross_approximation(source.core, rows, columns, allowed, most, exhaustive=source.exhaustive)
             for (i, j), factors in zip(part, found, strict=True):
-                if factors is not None:
-                    blocks.extend(_low_rank(tree, level, i, j, factors))
+                if factors is None:
+                    continue
+                block = _low_rank(tree, level, i, j, factors, allowed)
+                if len(block.values.left):
+                    blocks.append(block)
+                    stored += block.values.left.nbytes + block.values.right.nbytes
+            # Once more while they are put side by side.
+            check_memory("the blocks of a compressed kernel", stored)
             refused.append(part[[factors is None for factors in found]])
         pairs = np.concatenate(refused)
         if level < tree.depth:
@@ -263,14 +273,14 @@ def _batches(tree: ClusterTree, level: int, pairs: Index) -> list[Index]:
     return [pairs[k : k + count] for k in range(0, len(pairs), count)]
 
 
-def _low_rank(tree: ClusterTree, level: int, i: int, j: int, factors: LowRank) -> list[Block]:
+def _low_rank(tree: ClusterTree, level: int, i: int, j: int, factors: LowRank, allowed: float) -> Block[LowRank]:
     rows, columns = tree.span(level, i), tree.span(level, j)
-    left = factors.left[:, : rows[1] - rows[0]]
-    right = factors.right[:, : columns[1] - columns[0]]
-    return [Block(rows, columns, LowRank(left, right))] if left.any() else []
+    height, width = rows[1] - rows[0], columns[1] - columns[0]
+    cut = LowRank(factors.left[:, :height], factors.right[:, :width])
+    return Block(rows, columns, cut.truncated(_TRUNCATION * allowed * math.sqrt(height * width)))
 
 
-def _dense(tree: ClusterTree, source: _Source, pairs: Index) -> list[Block]:
+def _dense(tree: ClusterTree, source: _Source, pairs: Index) -> list[Block[Any]]:
     """Blocks between leaves, evaluated."""
     level, blocks = tree.depth, []
     size = int(np.diff(tree.edges[level]).max())

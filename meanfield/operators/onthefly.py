@@ -109,10 +109,11 @@ class _Radial:
         points = kernel.points(grid)
         self._kernel = kernel
         self._dtype: Any = np.float32 if evaluation == "float32" else np.float64
-        self._points = points.astype(self._dtype)
-        self._period = kernel.periods(len(points)).astype(self._dtype)
+        period = kernel.periods(len(points))
+        self._points: Any = points.astype(self._dtype)
+        self._period: Any = period.astype(self._dtype)
         self._factors = {side: kernel.factor(side, grid) for side in ("left", "right")}
-        self._reach = _reach(points, math.sqrt(kernel.limit), self._period)
+        self._reach = _reach(points, math.sqrt(kernel.limit), period)
         pairs = max(int(np.diff(self._reach).mean()), 1)
         self._rows = max(_PAIRS // pairs // 4 * 4, 4)
 
