@@ -1,11 +1,12 @@
 """Cost of a step of a space-time network, through the public API, beside NumPy, PyTorch and JAX.
 
-    python experiments/benchmarks/w3_spacetime.py [--cases dense1,dense64,separable,fft,cost]
+    python experiments/benchmarks/w3_spacetime.py [--cases dense1,dense64,fly,separable,fft,hierarchical,cost]
 
 One thread pinned to one core, CPU seconds, the contestants interleaved, medians; every
 contestant is checked against NumPy first. The peers (torch, jax) are optional: those
 that are installed take part. The time measured is that of `meanfield.integrate`: loop,
-guards and saving of the two ends included. `cost` prints the cost per step against N.
+guards and saving of the two ends included. `hierarchical` and `cost` print the cost per
+step against N.
 """
 
 from __future__ import annotations
@@ -26,7 +27,19 @@ if hasattr(os, "sched_setaffinity"):
 
 import numpy as np  # noqa: E402
 
-from meanfield import Controls, Convolution, Dense, Grid, Separable, SpaceTimeNetwork, integrate  # noqa: E402
+from meanfield import (  # noqa: E402
+    Controls,
+    Convolution,
+    Dense,
+    Grid,
+    Hierarchical,
+    OnTheFly,
+    OperatorPath,
+    RadialKernel,
+    Separable,
+    SpaceTimeNetwork,
+    integrate,
+)
 
 try:
     import torch
@@ -165,6 +178,75 @@ def dense_batch() -> None:
         compare(f"dense, 64 samples, N = {n}", contestants, steps)
 
 
+def gaussian_path(n: int, widths: np.ndarray, heights: np.ndarray, evaluation: str) -> OperatorPath:
+    """Kernel a_t exp(-alpha_t (x - y)^2), another one in every layer."""
+    grid = Grid.interval(n)
+    kernels = [
+        RadialKernel("gaussian", length=alpha**-0.5, amplitude=a) for alpha, a in zip(widths, heights, strict=True)
+    ]
+    knots = np.arange(len(kernels) + 1) / len(kernels)
+    return OperatorPath(knots, [OnTheFly(grid, kernel, evaluation=evaluation) for kernel in kernels])
+
+
+def scan_of(product: Callable[..., object]) -> Callable[..., object]:
+    """JAX loop over layers of widths and heights for a product(x, z, width)."""
+
+    def run(x, z, b, al, am, h):
+        def step(z, p):
+            return z + h * jnp.tanh(p[1] * product(x, z, p[0]) / z.shape[0] + b), None
+
+        return jax.lax.scan(step, z, (al, am))[0]
+
+    return jax.jit(run)
+
+
+def on_the_fly() -> None:
+    """W3: a Gaussian kernel that changes at every layer, evaluated in the loop."""
+    for n in (256, 1024, 4096):
+        steps = max(2, min(100, int(5e7 / n**2)))
+        al, am = 20 + 30 * np.linspace(0, 1, steps), 1 + np.linspace(0, 1, steps)
+        z, b, h, x = RNG.standard_normal(n), RNG.standard_normal(n), 1 / steps, (np.arange(n) + 0.5) / n
+        double, single = (
+            SpaceTimeNetwork(gaussian_path(n, al, am, evaluation), "tanh", b) for evaluation in ("float64", "float32")
+        )
+
+        def f_np(x=x, al=al, am=am, z=z, b=b, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+            y, squares = z.copy(), -((x[:, None] - x) ** 2)
+            k = np.empty_like(squares)
+            for s in range(steps):
+                np.exp(np.multiply(squares, al[s], out=k), out=k)
+                y += h * np.tanh(am[s] * (k @ y) / n + b)
+            return y
+
+        contestants: Contestants = {
+            "numpy": f_np,
+            "meanfield": lambda m=double, z=z, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final,
+            "meanfield float32 kernel": lambda m=single, z=z, s=steps: (
+                integrate(m, z, (0, 1), scheme="euler", n_steps=s).final
+            ),
+        }
+        if torch:
+            tz, tb, tx = map(torch.from_numpy, (z, b, x))
+
+            def f_th(tx=tx, tz=tz, tb=tb, al=al, am=am, n: int = n, h: float = h, steps: int = steps) -> np.ndarray:
+                y, squares = tz.clone(), -((tx[:, None] - tx) ** 2)
+                k = torch.empty_like(squares)
+                for s in range(steps):
+                    torch.mul(squares, al[s], out=k)
+                    y.add_(torch.tanh(torch.addmv(tb, k.exp_(), y, alpha=am[s] / n)), alpha=h)
+                return y.numpy()
+
+            contestants["torch"] = f_th
+        if jax:
+            ja = [jnp.asarray(v) for v in (x, z, b, al, am)]
+
+            stored = scan_of(lambda x, z, a: jnp.exp(-a * (x[:, None] - x) ** 2) @ z)
+            reduced = scan_of(lambda x, z, a: jnp.sum(jnp.exp(-a * (x[:, None] - x) ** 2) * z, axis=1))
+            for name, run in {"jax matrix": stored, "jax reduction": reduced}.items():
+                contestants[name] = lambda run=run, ja=ja, h=h: np.asarray(run(*ja, h).block_until_ready())
+        compare(f"on the fly, N = {n}", contestants, steps)
+
+
 def separable() -> None:
     """W3: separable kernel of rank 8 whose amplitudes change at every layer."""
     for n in (256, 1024, 4096, 16384, 65536):
@@ -253,6 +335,37 @@ def fft() -> None:
         compare(f"convolution, N = {n}", contestants, steps)
 
 
+def hierarchical() -> None:
+    """Cost of a product with compressed kernels against N; build and product in CPU seconds, error at random rows."""
+    line = {
+        "|x - y|": RadialKernel("distance"),
+        "log(|x - y| + 1e-3)": RadialKernel("logarithm"),
+        "exp(-|a(x) - a(y)|)": RadialKernel("exponential", features=lambda x: np.sin(5 * x) + 0.3 * x),
+    }
+    sizes = [(name, kernel, [Grid.interval(2**k) for k in (13, 15, 17)]) for name, kernel in line.items()]
+    square = [Grid.square(m) for m in (64, 128, 256)]
+    sizes.append(("|x - y|, square", RadialKernel("distance", dim=2), square))
+    for name, kernel, grids in sizes:
+        print(f"-- {name}")
+        for grid in grids:
+            start = time.process_time()
+            operator = Hierarchical(grid, kernel)
+            build = time.process_time() - start
+            z, n = RNG.standard_normal(grid.n_nodes), grid.n_nodes
+            rows = RNG.choice(n, 64, replace=False)
+            exact = kernel(grid.nodes[rows, None], grid.nodes[None]) @ (z * grid.weights)
+            found = operator.apply(z)[rows]
+            gap = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+            model = SpaceTimeNetwork(operator, "tanh")
+            step = cpu_seconds(lambda: integrate(model, z, (0, 1), scheme="euler", n_steps=10)) / 10  # noqa: B023
+            per = operator.nbytes / (n * np.log2(n) ** 2)
+            print(
+                f"   N = {n:7d} build {build:6.2f} s  step {step * 1e3:8.3f} ms  {operator.nbytes / 2**20:7.1f} MiB "
+                f"({per:5.2f} B per N log2(N)^2)  error {operator.error:.1e}, of W z {gap:.1e}",
+                flush=True,
+            )
+
+
 def cost() -> None:
     """Cost per Euler step against N, in microseconds, with the growth between lines."""
     print(f"{'N':>7s} {'dense':>12s} {'convolution':>12s} {'separable 8':>12s}   us/step")
@@ -276,7 +389,15 @@ def cost() -> None:
         print(f"{n:7d} " + " ".join(f"{v:12.2f}" for v in row), flush=True)
 
 
-CASES = {"dense1": dense_one, "dense64": dense_batch, "separable": separable, "fft": fft, "cost": cost}
+CASES = {
+    "dense1": dense_one,
+    "dense64": dense_batch,
+    "fly": on_the_fly,
+    "separable": separable,
+    "fft": fft,
+    "hierarchical": hierarchical,
+    "cost": cost,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

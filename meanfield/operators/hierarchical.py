@@ -33,7 +33,7 @@ _MOST_SAMPLES = 8192
 _ETA = 3.0
 _MAX_RANK = 64
 # Shares of the tolerance for the crosses, and for what is cut from them afterwards.
-_CROSSES, _TRUNCATION = 0.15, 0.35
+_CROSSES, _TRUNCATION = 0.1, 0.2
 # Levels on which every block is tried, touching or not: a smooth kernel has low rank as a whole.
 _TOP_LEVELS = 2
 # Numbers held at once while blocks are approximated, and kernel values while the error is measured.
