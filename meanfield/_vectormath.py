@@ -4,8 +4,9 @@ Numba's own calls into the C library cost 5 to 15 times as much in a loop. Every
 here is plain arithmetic, selects and bit operations. Errors, measured over the whole
 range (tests/test_vectormath.py), with and without fused multiply-add: exp and erf at
 most 1.1 ulp; expm1, log1p, ln cosh and the dilogarithm 2.1; softplus, sigmoid, sine,
-cosine, the normal density, log and the exponential of kernels 2.5; tanh 3; the normal distribution 4. Tiny arguments
-keep their relative accuracy, subnormal results are correct to a few of their spacings.
+cosine, the normal density and log 2.5; tanh and the exponential of kernels 3; the normal
+distribution 4. Tiny arguments keep their relative accuracy, subnormal results are
+correct to a few of their spacings.
 Infinities and NaN pass as they should: clamps are selects in which a comparison with
 NaN keeps the NaN.
 
@@ -162,11 +163,11 @@ def exp_decay(x: float) -> float:
     s = _power_of_two(t)
     r2 = r * r
     r4 = r2 * r2
-    # Taylor to degree 12: truncation 1.7e-16.
-    a = 1.0 / 2 + r * (1.0 / 6)
-    b = 1.0 / 24 + r * (1.0 / 120)
-    c = 1.0 / 720 + r * (1.0 / 5040)
-    d = (1.0 / 40320 + r * (1.0 / 362880)) + r2 * ((1.0 / 3628800 + r * (1.0 / 39916800)) + r2 * (1.0 / 479001600))
+    # Minimax of degree 10 for |r| <= ln 2 / 2 with both leading terms exact: truncation 2.9e-16.
+    a = 0.4999999999999832 + r * 0.16666666666611335
+    b = 0.04166666666814233 + r * 0.008333333370982349
+    c = 0.001388888851511936 + r * 0.00019841185067500272
+    d = (2.4801932395368533e-05 + r * 2.7635068254042176e-06) + r2 * 2.747672056703407e-07
     return s + s * (r + r2 * ((a + r2 * b) + r4 * (c + r2 * d)))
 
 
