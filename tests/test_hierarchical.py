@@ -104,7 +104,7 @@ def test_memory_grows_no_faster_than_n_log_squared_n(name):
 @pytest.mark.parametrize(
     ("sides", "slack"),
     # Clusters at the edge have fewer far ones: small squares grow a little faster than large ones.
-    [((64, 128), 1.05), pytest.param((128, 256), 1.0, marks=pytest.mark.full)],
+    [((64, 128), 1.1), pytest.param((128, 256), 1.0, marks=pytest.mark.full)],
 )
 def test_memory_of_two_dimensional_labels_grows_no_faster_than_n_log_squared_n(sides, slack):
     small, large = (Hierarchical(Grid.square(m), RadialKernel("distance", dim=2)) for m in sides)
