@@ -94,9 +94,9 @@ EXTENDED = {
 }
 
 
-def vector_loop(name):
+def vector_loop(function):
     """A loop over an array that calls the function, compiled as the package's kernels are."""
-    function, prefer512 = getattr(vm, name), vm.prefer512
+    prefer512 = vm.prefer512
 
     @numba.njit(fastmath=set(ELEMENTARY), error_model="numpy")
     def loop(x, out):
@@ -116,7 +116,7 @@ def test_vector_loops_keep_the_stated_error_on_dense_samples(name):
     near = (max(low, -2.0), min(high, 2.0))
     x = np.concatenate([rng.uniform(low, high, 150_000), rng.uniform(*near, 150_000)])
     out = np.empty_like(x)
-    vector_loop(name)(x, out)
+    vector_loop(getattr(vm, name))(x, out)
     exact = reference(x.astype(np.longdouble))
     error = np.abs(out - exact) / np.spacing(np.abs(exact.astype(np.float64))).astype(np.longdouble)
     worst = int(error.argmax())
@@ -126,7 +126,7 @@ def test_vector_loops_keep_the_stated_error_on_dense_samples(name):
 @compiled_only
 @pytest.mark.parametrize("name", CASES)
 def test_loops_become_vector_code(name):
-    loop = vector_loop(name)
+    loop = vector_loop(getattr(vm, name))
     loop(np.zeros(8), np.zeros(8))
     (code,) = loop.inspect_llvm().values()
     assert re.search(r"fmul .*<\d+ x double>", code), "the loop stayed scalar"
@@ -166,7 +166,7 @@ def test_nan_passes_through_vector_loops(name):
     x = np.full(37, 0.5)
     x[[0, 20, 36]] = np.nan
     out = np.empty_like(x)
-    vector_loop(name)(x, out)
+    vector_loop(getattr(vm, name))(x, out)
     np.testing.assert_array_equal(np.isnan(out), np.isnan(x))
 
 
@@ -185,19 +185,6 @@ SINGLE = {
 }
 
 
-def single_loop(name):
-    """A loop in single precision, as the loops over pairs are compiled."""
-    function, prefer512 = getattr(sm, name), vm.prefer512
-
-    @numba.njit(fastmath=set(ELEMENTARY), error_model="numpy")
-    def loop(x, out):
-        prefer512()
-        for j in range(x.size):
-            out[j] = function(x[j])
-
-    return loop
-
-
 @compiled_only
 @pytest.mark.parametrize("name", SINGLE)
 def test_single_precision_loops_keep_the_stated_error(name):
@@ -206,7 +193,7 @@ def test_single_precision_loops_keep_the_stated_error(name):
     near = (max(low, -1.0), min(high, 2.0))
     x = np.concatenate([rng.uniform(low, high, 200_000), rng.uniform(*near, 200_000)]).astype(np.float32)
     out = np.empty_like(x)
-    loop = single_loop(name)
+    loop = vector_loop(getattr(sm, name))
     loop(x, out)
     exact = reference(x.astype(np.float64))
     error = np.abs(out - exact) / np.spacing(np.abs(exact).astype(np.float32))

@@ -51,8 +51,12 @@ class IntegralOperator(ABC):
         """Kernel values w(x_i, x_j), (N, N)."""
 
     @abstractmethod
+    def _details(self) -> dict[str, Any]:
+        """What determines the operator beside its kind, grid and local part."""
+
     def describe(self) -> dict[str, Any]:
         """What determines the operator, for digests of runs."""
+        return {"kind": self.kind, "grid": self.grid.describe(), "local": self.local} | self._details()
 
     def apply(self, z: Array, out: Array | None = None) -> Array:
         """W z for a field (N,) or fields (n, N); `out` must not overlap z.

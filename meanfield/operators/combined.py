@@ -73,10 +73,9 @@ class Sum(IntegralOperator):
         """Hilbert-Schmidt norm of the kernel: N products, O(N) memory."""
         return _norm_by_columns(self)
 
-    def describe(self) -> dict[str, Any]:
-        """What determines the operator, for digests of runs."""
+    def _details(self) -> dict[str, Any]:
         operators = [operator.describe() for operator in self.operators]
-        return {"kind": self.kind, "coefficients": self.coefficients, "operators": operators}
+        return {"coefficients": self.coefficients, "operators": operators}
 
 
 class Product(IntegralOperator):
@@ -113,9 +112,8 @@ class Product(IntegralOperator):
         """Hilbert-Schmidt norm of the kernel: N products, O(N) memory."""
         return _norm_by_columns(self)
 
-    def describe(self) -> dict[str, Any]:
-        """What determines the operator, for digests of runs."""
-        return {"kind": self.kind, "operators": [self.first.describe(), self.second.describe()]}
+    def _details(self) -> dict[str, Any]:
+        return {"operators": [self.first.describe(), self.second.describe()]}
 
 
 def _on_one_grid(operators: Sequence[IntegralOperator]) -> tuple[IntegralOperator, ...]:

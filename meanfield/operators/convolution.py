@@ -82,6 +82,5 @@ class Convolution(IntegralOperator):
         """Norm of W on L2: the largest modulus of its Fourier multiplier, local part included."""
         return float(np.abs(self.multiplier + self.local).max())
 
-    def describe(self) -> dict[str, Any]:
-        """What determines the operator, for digests of runs."""
-        return {"kind": self.kind, "grid": self.grid.describe(), "profile": self.profile, "local": self.local}
+    def _details(self) -> dict[str, Any]:
+        return {"profile": self.profile}

@@ -85,6 +85,5 @@ class Dense(IntegralOperator):
         q = self.grid.weights
         return float(np.sqrt(q @ (np.square(self.matrix, dtype=np.float64) @ (1.0 / q))))
 
-    def describe(self) -> dict[str, Any]:
-        """What determines the operator, for digests of runs."""
-        return {"kind": self.kind, "grid": self.grid.describe(), "matrix": self.matrix, "local": self.local}
+    def _details(self) -> dict[str, Any]:
+        return {"matrix": self.matrix}

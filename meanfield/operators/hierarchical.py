@@ -152,16 +152,8 @@ class Hierarchical(IntegralOperator):
         columns = q if source.right is None else q * source.right**2
         return float(np.sqrt(self._blocks.squared_norm(rows[self._order], columns[self._order])))
 
-    def describe(self) -> dict[str, Any]:
-        """What determines the operator, for digests of runs."""
-        return {
-            "kind": self.kind,
-            "grid": self.grid.describe(),
-            "kernel": self.kernel,
-            "local": self.local,
-            "tolerance": self.tolerance,
-            "leaf": self.leaf,
-        }
+    def _details(self) -> dict[str, Any]:
+        return {"kernel": self.kernel, "tolerance": self.tolerance, "leaf": self.leaf}
 
 
 class _Source:

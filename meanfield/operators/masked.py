@@ -87,17 +87,9 @@ class Masked(IntegralOperator):
         q = self.grid.weights
         return math.sqrt(float(q @ (self._kernel.power(2) @ q)))
 
-    def describe(self) -> dict[str, Any]:
-        """What determines the operator, for digests of runs."""
+    def _details(self) -> dict[str, Any]:
         matrix = self._kernel
-        return {
-            "kind": self.kind,
-            "grid": self.grid.describe(),
-            "values": matrix.data,
-            "columns": matrix.indices,
-            "rows": matrix.indptr,
-            "local": self.local,
-        }
+        return {"values": matrix.data, "columns": matrix.indices, "rows": matrix.indptr}
 
 
 def _near(grid: Grid, radius: float) -> tuple[Any, Any]:

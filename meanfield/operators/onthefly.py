@@ -91,15 +91,8 @@ class OnTheFly(IntegralOperator):
             total += float(q[start:stop] @ (kernel_block("kernel", self.grid, self.kernel, start, stop) ** 2 @ q))
         return math.sqrt(total)
 
-    def describe(self) -> dict[str, Any]:
-        """What determines the operator, for digests of runs."""
-        return {
-            "kind": self.kind,
-            "grid": self.grid.describe(),
-            "kernel": self.kernel,
-            "local": self.local,
-            "evaluation": self.evaluation,
-        }
+    def _details(self) -> dict[str, Any]:
+        return {"kernel": self.kernel, "evaluation": self.evaluation}
 
 
 class _Radial:

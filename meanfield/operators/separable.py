@@ -66,12 +66,5 @@ class Separable(IntegralOperator):
         gram = (self.left * self.grid.weights) @ self.left.T
         return float(np.sqrt(max(float((gram * (self._right_q @ self.right.T)).sum()), 0.0)))
 
-    def describe(self) -> dict[str, Any]:
-        """What determines the operator, for digests of runs."""
-        return {
-            "kind": self.kind,
-            "grid": self.grid.describe(),
-            "left": self.left,
-            "right": self.right,
-            "local": self.local,
-        }
+    def _details(self) -> dict[str, Any]:
+        return {"left": self.left, "right": self.right}
