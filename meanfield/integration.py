@@ -26,14 +26,13 @@ from meanfield.errors import ConfigError
 from meanfield.models.function import FunctionModel
 from meanfield.parallel import blas_single_thread
 from meanfield.probes import normalise
-from meanfield.recorder import MemorySink, Recorder, Sink
+from meanfield.recorder import AnyStepper, MemorySink, Recorder, Sink
 from meanfield.schemes import DORMAND_PRINCE, RK4, Scheme, StepGrid
 from meanfield.schemes import scheme as scheme_of
 from meanfield.solution import Solution, Status
-from meanfield.steppers import AdaptiveStepper, FixedStepper
+from meanfield.steppers import AdaptiveStepper, FixedStepper, LayeredStepper
 
 Array = NDArray[np.float64]
-AnyStepper = FixedStepper | AdaptiveStepper
 
 MAX_STEPS = 10_000_000
 # A fused call runs about this long, so that Ctrl-C, progress and commits are prompt.
@@ -62,11 +61,13 @@ def integrate(
     Parameters
     ----------
     model
-        A model (``rate(t, y, out)``, ``shape``, ``breakpoints``, ``fields``), or a callable ``f(t, y)``.
+        A model (``rate(t, y, out)``, ``shape``, ``breakpoints``, ``fields``), or a callable ``f(t, y)``; or a
+        network given layer by layer (``step(k, z)``, ``n_layers``, ``depths``, ``pack``, ``unpack``, ``shape``,
+        ``fields``), which brings its own depths and takes neither scheme nor steps nor tolerances.
     y0
         Initial state, of the model's shape.
     t_span
-        (t0, T) with T >= t0.
+        (t0, T) with T >= t0; of a layered network two of its depths, as the save times.
     scheme
         Name or tableau. By default RK4 where `dt` or `n_steps` is given, else adaptive Dormand-Prince.
     dt, n_steps
@@ -201,6 +202,9 @@ def _plan(
     atol: float | None,
 ) -> _Plan:
     """Check the arguments and build the stepper."""
+    if hasattr(model, "step") and hasattr(model, "n_layers"):
+        own = {"scheme": scheme, "dt": dt, "n_steps": n_steps, "rtol": rtol, "atol": atol}
+        return _layered_plan(model, y0, t_span, own)
     if not hasattr(model, "rate"):
         if not callable(model):
             raise ConfigError(f"model must have rate(t, y, out) or be a callable f(t, y), got {model!r}")
@@ -208,16 +212,8 @@ def _plan(
     state = finite_array("y0", y0)
     if state.shape != tuple(model.shape):
         raise ConfigError(f"y0 has shape {state.shape}, but the model's state has shape {tuple(model.shape)}")
-    try:
-        first, last = t_span
-    except (TypeError, ValueError):
-        raise ConfigError(f"t_span must be a pair (t0, T), got {t_span!r}") from None
-    t0, t1 = finite_float("t0", first), finite_float("T", last)
-    if t1 < t0:
-        words = "backward problems have solvers of their own"
-        raise ConfigError(f"t_span must not run backwards: T = {t1!r} < t0 = {t0!r}; {words}")
-    inner = np.asarray(model.breakpoints, dtype=np.float64)
-    edges = np.concatenate([[t0], inner[(t0 < inner) & (inner < t1)], [t1]])
+    t0, t1 = _span(t_span)
+    edges = _edges(model, t0, t1)
     fixed = dt is not None or n_steps is not None
     chosen = scheme_of(scheme) if scheme is not None else (RK4 if fixed else DORMAND_PRINCE)
     if not fixed:
@@ -231,6 +227,51 @@ def _plan(
     if rtol is not None or atol is not None:
         raise ConfigError("rtol and atol belong to adaptive steps; with dt or n_steps the step is fixed")
     return _Plan(model, FixedStepper(model, chosen, _uniform(edges, dt, n_steps), state), t0, t1)
+
+
+def step_grid(
+    model: Any, t_span: tuple[float, float], *, dt: float | None = None, n_steps: int | None = None
+) -> StepGrid:
+    """Fixed steps that `integrate` would take over a span, landing on the breakpoints of the model.
+
+    Arguments and errors as for `integrate`.
+    """
+    t0, t1 = _span(t_span)
+    return _uniform(_edges(model, t0, t1), dt, n_steps)
+
+
+def _edges(model: Any, t0: float, t1: float) -> Array:
+    inner = np.asarray(model.breakpoints, dtype=np.float64)
+    return np.concatenate([[t0], inner[(t0 < inner) & (inner < t1)], [t1]])
+
+
+def _span(t_span: tuple[float, float]) -> tuple[float, float]:
+    try:
+        first, last = t_span
+    except (TypeError, ValueError):
+        raise ConfigError(f"t_span must be a pair (t0, T), got {t_span!r}") from None
+    t0, t1 = finite_float("t0", first), finite_float("T", last)
+    if t1 < t0:
+        words = "backward problems have solvers of their own"
+        raise ConfigError(f"t_span must not run backwards: T = {t1!r} < t0 = {t0!r}; {words}")
+    return t0, t1
+
+
+def _layered_plan(model: Any, y0: Any, t_span: tuple[float, float], own: Mapping[str, Any]) -> _Plan:
+    """Find the layers between two depths of a layered network."""
+    given = [name for name, value in own.items() if value is not None]
+    if given:
+        raise ConfigError(f"{given[0]} = {own[given[0]]!r} does not apply: the layers of the network are its steps")
+    t0, t1 = _span(t_span)
+    depths = np.asarray(model.depths)
+    slack = 1e-8 * float(np.diff(depths).min())
+    for name, t in (("t0", t0), ("T", t1)):
+        if not depths[0] - slack <= t <= depths[-1] + slack:
+            raise ConfigError(f"{name} = {t!r} lies outside the depths [{depths[0]!s}, {depths[-1]!s}] of the network")
+    grid = StepGrid(depths, np.ones(model.n_layers, dtype=np.int64))
+    first, last = _step_at(grid, t0, "t0"), _step_at(grid, t1, "T")
+    stepper = LayeredStepper(model, first, last, model.initial(first, y0))
+    return _Plan(model, stepper, float(depths[first]), float(depths[last]))
 
 
 def _uniform(edges: Array, dt: float | None, n_steps: int | None) -> StepGrid:
@@ -276,13 +317,13 @@ def _save_times(save_at: Any, plan: _Plan) -> tuple[Array, NDArray[np.int64] | N
     return times, targets
 
 
-def _step_at(grid: StepGrid, t: float) -> int:
+def _step_at(grid: StepGrid, t: float, name: str = "save time") -> int:
     """Step after which a save time falls, or an error that names the nearest times of the step grid."""
     step, dt = grid.near(t)
     if abs(grid.time(step) - t) <= 1e-8 * dt + 4 * math.ulp(abs(t)):
         return step
     raise ConfigError(
-        f"save time {t!r} is not on the step grid of dt = {dt!r}; "
+        f"{name} {t!r} is not on the step grid of dt = {dt!r}; "
         f"nearest valid values: {grid.time(step)!r} and {grid.time(step + 1)!r}"
     )
 
@@ -390,7 +431,6 @@ def _message(status: Status, stepper: AnyStepper, recorder: Recorder | None, lim
                 "the solution blows up, or the right-hand side is not smooth there"
             )
         case _:
-            return (
-                f"the state is no longer finite after {where}{frame}; dt_min does not apply to fixed steps: "
-                "take a smaller dt or adaptive steps"
+            return f"the state is no longer finite after {where}{frame}; dt_min does not apply to fixed steps: " + (
+                "take more layers" if isinstance(stepper, LayeredStepper) else "take a smaller dt or adaptive steps"
             )

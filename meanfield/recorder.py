@@ -13,11 +13,11 @@ from meanfield.errors import ConfigError
 from meanfield.fields import Field
 from meanfield.probes import Probe
 from meanfield.solution import Solution, Status
-from meanfield.steppers import AdaptiveStepper, FixedStepper
+from meanfield.steppers import AdaptiveStepper, FixedStepper, LayeredStepper
 from meanfield.storage.layout import RestartState
 
 Array = NDArray[np.float64]
-AnyStepper = FixedStepper | AdaptiveStepper
+AnyStepper = FixedStepper | AdaptiveStepper | LayeredStepper
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def record(run: RunWriter, label: str, model: Any, y0: Any, t_span: tuple[float,
         assert series is not None
         state = series.state
         assert state is not None
-        final = np.asarray(state.arrays["y"]).reshape(np.shape(y0))
+        final = np.asarray(state.arrays["y"]).reshape(getattr(model, "shape", np.shape(y0)))
         meta, attrs = state.meta, series.attrs
         stats = {"n_steps": int(meta["step"]), "n_rejected": int(meta["n_rejected"])}
         return assemble(

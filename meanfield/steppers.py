@@ -1,4 +1,4 @@
-"""Steppers: how a state advances by fixed or adaptive explicit Runge-Kutta steps.
+"""Steppers: how a state advances, by fixed or adaptive explicit Runge-Kutta steps or layer by layer.
 
 A stepper owns the state and its counters and nothing else: what is saved, watched
 or stopped is the business of `integrate`.
@@ -23,36 +23,16 @@ Array = NDArray[np.float64]
 
 
 class Stepper:
-    """State, time and step counter of an integration, and the stages of its scheme."""
+    """State, time and step counter of an integration."""
 
-    def __init__(self, model: Any, scheme: Scheme, edges: Array, y0: Array, n_stages: int) -> None:
-        check_memory(f"{n_stages} stages of a state of shape {y0.shape}", 8 * y0.size * (n_stages + 4))
+    def __init__(self, model: Any, t0: float, y0: Array) -> None:
         self.model = model
-        self.scheme = scheme
-        self.edges = edges
         self.y = y0.copy()
-        self.t = float(edges[0])
+        self.t = t0
         self.step = 0
         self.n_rates = 0
         self.n_rejected = 0
         self.problem: Status | None = None
-        self._k = np.empty((n_stages, y0.size))
-        self._stages = [k.reshape(y0.shape) for k in self._k]
-        self._trial = np.empty_like(self.y)
-
-    def check_start(self) -> None:
-        """Evaluate the rate once and raise `NumericalError` where it is not finite."""
-        self._rate(self.t, self.y, 0)
-        if not all_finite(self._k[0]):
-            where = int(np.flatnonzero(~np.isfinite(self._k[0]))[0])
-            index = tuple(int(i) for i in np.unravel_index(where, self.y.shape))
-            raise NumericalError(
-                f"the rate is {self._k[0][where]} at t={self.t!r}, step {self.step}, component {index}"
-            )
-
-    def _rate(self, t: float, y: Array, i: int) -> None:
-        self.model.rate(t, y, self._stages[i])
-        self.n_rates += 1
 
     def move(self, t: float, y: Array) -> None:
         """Put the state where an event was located inside the last step."""
@@ -71,7 +51,87 @@ class Stepper:
         self.n_rejected = int(meta["n_rejected"])
 
 
-class FixedStepper(Stepper):
+class RungeKuttaStepper(Stepper):
+    """Stages of a Runge-Kutta scheme."""
+
+    def __init__(self, model: Any, scheme: Scheme, edges: Array, y0: Array, n_stages: int) -> None:
+        check_memory(f"{n_stages} stages of a state of shape {y0.shape}", 8 * y0.size * (n_stages + 4))
+        super().__init__(model, float(edges[0]), y0)
+        self.scheme = scheme
+        self.edges = edges
+        self._k = np.empty((n_stages, y0.size))
+        self._stages = [k.reshape(y0.shape) for k in self._k]
+        self._trial = np.empty_like(self.y)
+
+    def check_start(self) -> None:
+        """Evaluate the rate once and raise `NumericalError` where it is not finite."""
+        self._rate(self.t, self.y, 0)
+        _raise_unless_finite("rate", self._stages[0], self.t, self.step)
+
+    def _rate(self, t: float, y: Array, i: int) -> None:
+        self.model.rate(t, y, self._stages[i])
+        self.n_rates += 1
+
+
+def _raise_unless_finite(what: str, values: Array, t: float, step: int) -> None:
+    if not all_finite(values.ravel()):
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+        raise NumericalError(f"the {what} is {values[index]} at t={t!r}, step {step}, component {index}")
+
+
+class LayeredStepper(Stepper):
+    """Layers of a network that no tableau expresses: the state changes shape from layer to layer.
+
+    The model provides ``depths`` (L + 1,), ``initial(k, y0) -> z``, which checks a state of depth k,
+    ``step(k, z) -> z`` from depth k to depth k + 1, and ``pack(k, z) -> y``, ``unpack(y) -> z`` between
+    the state of a depth and an array of the constant shape ``shape``, which is what is saved and
+    watched. Only z must be finite; what `pack` fills up is the model's own.
+    """
+
+    def __init__(self, model: Any, first: int, last: int, z0: Array) -> None:
+        super().__init__(model, float(model.depths[first]), model.pack(first, z0))
+        edges = model.depths[first : last + 1] if last > first else model.depths[[first, first]]
+        self.grid = StepGrid(edges, np.full(len(edges) - 1, min(last - first, 1), dtype=np.int64))
+        self.n_steps = last - first
+        self._first = first
+        self._z = z0.copy()
+        self._ahead: Array | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the last layer has been taken."""
+        return self.step >= self.n_steps
+
+    def check_start(self) -> None:
+        """Take the next layer, to be used by `advance`, and raise `NumericalError` where it is not finite."""
+        if not self.done:
+            self._ahead = self._layer()
+            _raise_unless_finite("first layer", self._ahead, self.t, self.step)
+
+    def _layer(self) -> Array:
+        self.n_rates += 1
+        return np.ascontiguousarray(self.model.step(self._first + self.step, self._z))
+
+    def advance(self, count: int) -> None:
+        """Take `count` layers; on a non-finite state stop at the last good one and set `problem`."""
+        for _ in range(min(count, self.n_steps - self.step)):
+            z = self._layer() if self._ahead is None else self._ahead
+            self._ahead = None
+            if not all_finite(z.ravel()):
+                self.problem = Status.NONFINITE
+                break
+            self._z = z
+            self.step += 1
+        self.t = self.grid.time(self.step)
+        np.copyto(self.y, self.model.pack(self._first + self.step, self._z))
+
+    def restore(self, y: Array, meta: Mapping[str, Any]) -> None:
+        """Continue from a state saved by `state`, bit for bit."""
+        super().restore(y, meta)
+        self._z, self._ahead = np.array(self.model.unpack(self.y)), None
+
+
+class FixedStepper(RungeKuttaStepper):
     """Steps of a `StepGrid`; a fused path of the model is used where there is one."""
 
     def __init__(self, model: Any, scheme: Scheme, grid: StepGrid, y0: Array) -> None:
@@ -140,7 +200,7 @@ class FixedStepper(Stepper):
         self.t = self.grid.time(self.step)
 
 
-class AdaptiveStepper(Stepper):
+class AdaptiveStepper(RungeKuttaStepper):
     """Steps chosen by the scheme's error estimate under a PI controller; lands on the ends of pieces."""
 
     SAFETY, SHRINK, GROW, BETA = 0.9, 0.2, 5.0, 0.04
