@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meanfield._checks import check_memory
-from meanfield.errors import NumericalError
+from meanfield.errors import ConfigError, NumericalError
 from meanfield.kernels.layers import all_finite, combine, error_norm
 from meanfield.schemes import Scheme, StepGrid
 from meanfield.solution import Status
@@ -141,6 +141,7 @@ class FixedStepper(RungeKuttaStepper):
         self._fused = hasattr(model, "advance") and bool(model.fused(scheme))
         self._backup = np.empty_like(self.y) if self._fused else self.y
         self._rate_known = False
+        self._limited = hasattr(model, "largest_step")
 
     @property
     def done(self) -> bool:
@@ -152,6 +153,17 @@ class FixedStepper(RungeKuttaStepper):
         if not self._fused:
             super().check_start()
             self._rate_known = True
+            if self._limited and self.n_steps:
+                self._check_length(float(self.grid.steps(self.scheme, 0, 1)[1][0]))
+
+    def _check_length(self, dt: float) -> None:
+        """Raise where dt is longer than the model allows at this state: `ConfigError` before the first step."""
+        largest = float(self.model.largest_step(self.y, self._stages[0]))
+        if dt > largest * (1.0 + 1e-12):
+            words = f"dt = {dt!r} breaks the CFL condition: the largest dt is {largest:.6g}"
+            if self.step == 0:
+                raise ConfigError(words)
+            raise NumericalError(f"{words} at t={self.t!r}, step {self.step}")
 
     def advance(self, count: int) -> None:
         """Take `count` steps; on a non-finite state stop at the last good one and set `problem`."""
@@ -185,6 +197,8 @@ class FixedStepper(RungeKuttaStepper):
             if not self._rate_known:
                 self._rate(row[0], self.y, 0)
             self._rate_known = False
+            if self._limited:
+                self._check_length(dt)
             for i in range(1, n_stages):
                 combine(flat, k[:i], scheme.a[i, :i], dt, trial)
                 self._rate(row[i], self._trial, i)

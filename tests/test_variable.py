@@ -26,7 +26,8 @@ from meanfield import (
     steps,
 )
 from meanfield.diagnostics.rates import observed_order
-from meanfield.models.variable import VariableWidthNetwork, importance, kernel_between, prune
+from meanfield.formulas import kernel_between
+from meanfield.models.variable import VariableWidthNetwork, importance, prune
 from meanfield.operators.radial import RadialKernel
 from meanfield.recorder import MemorySink
 from meanfield.recording import record

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +30,7 @@ from meanfield.activations import Activation, activation
 from meanfield.controls import Controls
 from meanfield.errors import ConfigError
 from meanfield.fields import Field
+from meanfield.formulas import arity, check_kernel, field_at, kernel_between
 from meanfield.grids import Grid
 from meanfield.kernels.integral import matmul_rows
 from meanfield.operators.radial import RadialKernel
@@ -41,7 +41,6 @@ from meanfield.transfer import Family, Transfer, endpoint_grid, prune_grid
 Array = NDArray[np.float64]
 
 _ROWS = 512
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 # Layer matrices kept while grids repeat, and transfers: alternating widths need two.
 _KEPT = {"matrix": 4, "shortcut": 64}
 
@@ -106,7 +105,7 @@ class VariableWidthNetwork:
         put(self, "depths", depths)
         put(self, "grids", _checked_grids(self.grids, depths, self.family))
         put(self, "activation", activation(self.activation))
-        _check_kernel(self.kernel, self._grid(0))
+        check_kernel(self.kernel, self._grid(0).nodes)
         if isinstance(self.bias, Controls):
             if self.bias.shape:
                 raise ConfigError(f"bias has shape {self.bias.shape} at each depth, expected ()")
@@ -167,7 +166,7 @@ class VariableWidthNetwork:
 
     def matrix(self, k: int) -> Array:
         """Layer matrix W^k, (N_{k+1}, N_k), without the factor dt."""
-        if _arity(self.kernel) == 3:
+        if arity(self.kernel) == 3:
             return self._sampled(k)
         return np.asarray(self._kept("matrix", k, lambda: self._sampled(k)))
 
@@ -186,16 +185,8 @@ class VariableWidthNetwork:
 
     def bias_at(self, k: int) -> Array:
         """Bias b^k of layer k at the nodes it writes to, (N_{k+1},)."""
-        t, x, n = float(self.depths[k]), self._grid(k + 1).nodes, self._grid(k + 1).n_nodes
-        if isinstance(self.bias, Controls):
-            value = self.bias.at(t)
-        elif callable(self.bias):
-            value = np.asarray(self.bias(x) if _arity(self.bias) == 1 else self.bias(t, x))
-        else:
-            value = np.asarray(self.bias)
-        if value.shape not in ((), (n,)):
-            raise ConfigError(f"bias returned shape {value.shape}, expected () or ({n},)")
-        return finite_array("bias", np.broadcast_to(value, (n,)))
+        t, x = float(self.depths[k]), self._grid(k + 1).nodes
+        return field_at("bias", self.bias.at(t) if isinstance(self.bias, Controls) else self.bias, t, x)
 
     def step(self, k: int, z: Array) -> Array:
         """Layer k: from a field over the grid of depth k to one over that of depth k + 1.
@@ -302,37 +293,6 @@ class VariableWidthNetwork:
             "beyond": self.beyond,
             "shape": list(self.shape),
         }
-
-
-def kernel_between(kernel: Any, t: float, x: Array, y: Array) -> Array:
-    """Kernel values w(t, x_i, y_j), (M, N), at labels x (M,) or (M, D) and y (N,) or (N, D)."""
-    shape = (len(x), len(y))
-    check_memory(f"a kernel of {shape[0]} x {shape[1]}", 24 * shape[0] * shape[1])
-    pair = x[:, None], y[None, :]
-    values = np.asarray(kernel(*pair) if _arity(kernel) == 2 else kernel(t, *pair))
-    try:
-        values = np.broadcast_to(values, shape)
-    except ValueError:
-        raise ConfigError(f"kernel returned shape {values.shape}, expected {shape}") from None
-    return finite_array("kernel", values)
-
-
-def _arity(function: Any) -> int:
-    """Number of arguments a callable must be given."""
-    if isinstance(function, RadialKernel):
-        return 2
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # a NumPy function may have no signature
-        return int(getattr(function, "nin", 0))
-    return sum(p.kind in _POSITIONAL and p.default is p.empty for p in parameters)
-
-
-def _check_kernel(kernel: Any, grid: Grid) -> None:
-    if isinstance(kernel, RadialKernel):
-        kernel.check(grid)
-    elif not callable(kernel) or _arity(kernel) not in (2, 3):
-        raise ConfigError(f"kernel must be a callable w(x, y) or w(t, x, y), got {shown(kernel)}")
 
 
 def _checked_grids(given: Any, depths: Array, family: Family) -> tuple[Grid, ...]:

@@ -187,8 +187,8 @@ class _Source:
 def _source(grid: Grid, kernel: Any) -> _Source:
     labels = grid.nodes.reshape(grid.n_nodes, -1)
     if isinstance(kernel, RadialKernel):
-        points, core = kernel.points(grid), kernel.profile_of(grid)
-        factors = {side: kernel.factor(side, grid) for side in ("left", "right")}
+        points, core = kernel.points(grid.nodes), kernel.profile_of(grid.nodes)
+        factors = {side: kernel.factor(side, grid.nodes) for side in ("left", "right")}
         return _Source(np.ascontiguousarray(points.T), core, symmetric=True, radial=True, **factors)
     if callable(kernel):
         kernel_block("kernel", grid, kernel, 0, 1)  # a kernel that cannot be used says so here

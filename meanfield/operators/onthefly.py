@@ -50,7 +50,7 @@ class OnTheFly(IntegralOperator):
         super().__init__(grid, local)
         self.kernel = kernel
         self.evaluation = one_of("evaluation", evaluation, ("float64", "float32"))
-        self._radial = _Radial(grid, kernel, evaluation) if isinstance(kernel, RadialKernel) else None
+        self._radial = RadialProduct(grid.nodes, kernel, evaluation) if isinstance(kernel, RadialKernel) else None
         if self._radial is None:
             kernel_block("kernel", grid, kernel, 0, 1)  # a kernel that cannot be used says so here
 
@@ -95,17 +95,17 @@ class OnTheFly(IntegralOperator):
         return {"kernel": self.kernel, "evaluation": self.evaluation}
 
 
-class _Radial:
-    """What the compiled loops need of a radial kernel on a grid."""
+class RadialProduct:
+    """What the compiled loops need of a radial kernel at labels (N,) or (N, D)."""
 
-    def __init__(self, grid: Grid, kernel: RadialKernel, evaluation: str) -> None:
-        points = kernel.points(grid)
+    def __init__(self, nodes: Array, kernel: RadialKernel, evaluation: str = "float64") -> None:
+        points = kernel.points(nodes)
         self._kernel = kernel
         self._dtype: Any = np.float32 if evaluation == "float32" else np.float64
         period = kernel.periods(len(points))
         self._points: Any = points.astype(self._dtype)
         self._period: Any = period.astype(self._dtype)
-        self._factors = {side: kernel.factor(side, grid) for side in ("left", "right")}
+        self._factors = {side: kernel.factor(side, nodes) for side in ("left", "right")}
         self._reach = _reach(points, math.sqrt(kernel.limit), period)
         pairs = max(int(np.diff(self._reach).mean()), 1)
         self._rows = max(_PAIRS // pairs // 4 * 4, 4)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from meanfield._checks import finite_array, finite_float, lookup, positive_int
 from meanfield.errors import ConfigError
-from meanfield.grids import Grid
 from meanfield.kernels import pairs
 
 Array = NDArray[np.float64]
@@ -130,18 +129,20 @@ class RadialKernel:
             raise ConfigError(f"period has length {len(given)}, but there are {n_features} features")
         return np.array([math.inf if p is None else p / self.length for p in given])
 
-    def points(self, grid: Grid) -> Array:
-        """Features over the length at the labels of a grid, (d, N)."""
-        self.check(grid)
-        found = finite_array("features", self.coordinates(grid.nodes)) / self.length
+    def points(self, nodes: Array) -> Array:
+        """Features over the length at labels (N,) or (N, D), as (d, N)."""
+        dim = 1 if nodes.ndim == 1 else nodes.shape[1]
+        if dim != self.dim:
+            raise ConfigError(f"the kernel is for labels of dim = {self.dim}, but the grid has dim = {dim}")
+        found = finite_array("features", self.coordinates(nodes)) / self.length
         spread = np.ptp(found, axis=0)
         if (spread > self.periods(found.shape[1])).any():
             raise ConfigError("features must lie within one period of each other")
         return np.ascontiguousarray(found.T)
 
-    def profile_of(self, grid: Grid) -> Callable[[NDArray[np.int64], NDArray[np.int64]], Array]:
+    def profile_of(self, nodes: Array) -> Callable[[NDArray[np.int64], NDArray[np.int64]], Array]:
         """Values amplitude phi(r_ij), left and right aside, at indices i and j of labels that broadcast."""
-        points = self.points(grid)
+        points = self.points(nodes)
         periods = self.periods(len(points))
 
         def values(i: NDArray[np.int64], j: NDArray[np.int64]) -> Array:
@@ -157,17 +158,12 @@ class RadialKernel:
         values = self.amplitude * PROFILES[self.profile][1](np.sqrt(squares), self.shift)
         return np.asarray(values if self.cutoff is None else np.where(squares <= self.limit, values, 0.0))
 
-    def check(self, grid: Grid) -> None:
-        """Raise `ConfigError` if the labels of a grid have another dimension."""
-        if grid.dim != self.dim:
-            raise ConfigError(f"the kernel is for labels of dim = {self.dim}, but the grid has dim = {grid.dim}")
-
-    def factor(self, side: str, grid: Grid) -> Array | None:
-        """Return left(x) or right(y) at the labels, (N,), or None."""
+    def factor(self, side: str, nodes: Array) -> Array | None:
+        """Return left(x) or right(y) at labels, (N,), or None."""
         function = self.left if side == "left" else self.right
         if function is None:
             return None
-        return finite_array(side, np.broadcast_to(np.asarray(function(grid.nodes)), (grid.n_nodes,)))
+        return finite_array(side, np.broadcast_to(np.asarray(function(nodes)), nodes.shape[:1]))
 
     def __call__(self, x: Array, y: Array) -> Array:
         """Kernel values by NumPy; x and y broadcast (over all axes but the last, where D > 1)."""
