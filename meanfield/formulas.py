@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -42,7 +43,14 @@ def _values(name: str, found: Any, shape: tuple[int, ...]) -> Array:
 
 
 def arity(function: Any) -> int:
-    """Number of arguments a callable must be given."""
+    """Number of arguments a callable must be given; looking is slow, so it is remembered."""
+    try:
+        return _remembered_arity(function)
+    except TypeError:  # not hashable
+        return _arity(function)
+
+
+def _arity(function: Any) -> int:
     if isinstance(function, RadialKernel):
         return 2
     try:
@@ -50,6 +58,9 @@ def arity(function: Any) -> int:
     except ValueError:  # a NumPy function may have no signature
         return int(getattr(function, "nin", 0))
     return sum(p.kind in _POSITIONAL and p.default is p.empty for p in parameters)
+
+
+_remembered_arity = functools.lru_cache(maxsize=64)(_arity)
 
 
 def check_kernel(kernel: Any, nodes: Array) -> None:

@@ -108,31 +108,62 @@ def add_transport(z: Array, first: NDArray[np.int64], c: Array, speed: Array, ou
             k = start + j
             k = k + n if k < 0 else (k - n if k >= n else k)
             w = speed[i] * c[i, j]
+            # As the weights sum to 0: differences, so that a constant stays one to the last bit.
             for s in range(n_lines):
-                out[s, i] += w * z[s, k]
+                out[s, i] += w * (z[s, k] - z[s, i])
+
+
+@njit(fastmath=REDUCTION)
+def _slopes(x: Array, period: float, z: Array, monitor: Array) -> None:
+    """Fill monitor (cells,) with the root mean square over the lines of |d_x z|."""
+    n_lines, n = z.shape
+    for i in range(monitor.size):
+        k = i + 1 if i + 1 < n else 0
+        squares = 0.0
+        for s in range(n_lines):
+            squares += (z[s, k] - z[s, i]) ** 2
+        monitor[i] = math.sqrt(squares / n_lines) / (_at(x, i + 1, period) - x[i])
+
+
+@njit(fastmath=REDUCTION)
+def _curvatures(x: Array, period: float, z: Array, monitor: Array) -> None:
+    """Fill monitor (cells,) with the root mean square over the lines of |d_xx z|, to the power 2/5."""
+    n_lines, n = z.shape
+    at_node = np.empty(n)
+    for i in range(n):
+        inside = period != math.inf or 0 < i < n - 1
+        j = i if inside else (1 if i == 0 else n - 2)
+        before, after = j - 1 if j > 0 else n - 1, j + 1 if j < n - 1 else 0
+        h0, h1 = x[j] - _at(x, j - 1, period), _at(x, j + 1, period) - x[j]
+        squares = 0.0
+        for s in range(n_lines):
+            bend = (z[s, after] - z[s, j]) / h1 - (z[s, j] - z[s, before]) / h0
+            squares += bend * bend
+        at_node[i] = 2.0 * math.sqrt(squares / n_lines) / (h0 + h1)
+    for i in range(monitor.size):
+        k = i + 1 if i + 1 < n else 0
+        monitor[i] = (0.5 * (at_node[i] + at_node[k])) ** 0.4
 
 
 @njit(fastmath=REDUCTION)
 def equidistributed(
-    x: Array, period: float, z: Array, strength: float, reach: float, monitor: Array, target: Array
+    x: Array, period: float, z: Array, curvature: bool, strength: float, reach: float, monitor: Array, target: Array
 ) -> None:
     """Fill target with the mesh on which the monitor of the lines z (n, N) has the same mass in every cell.
 
-        M = 1 + strength s/mean(s),   s = root mean square over the lines of |d_x z|
+        M = 1 + strength s/mean(s)
 
-    smoothed over `reach` indices; monitor (cells,) is workspace. Ends of an interval stay; on a circle the mean
-    displacement is zero.
+    with s the slope or a power of the curvature of z, smoothed over `reach` indices; monitor (cells,) is
+    workspace. Ends of an interval stay; on a circle the mesh does not turn.
     """
-    n_lines, n = z.shape
-    cells = n - 1 if period == math.inf else n
+    if curvature:
+        _curvatures(x, period, z, monitor)
+    else:
+        _slopes(x, period, z, monitor)
+    cells = monitor.size
     total, length = 0.0, 0.0
     for i in range(cells):
-        k = i + 1 if i + 1 < n else 0
         h = _at(x, i + 1, period) - x[i]
-        squares = 0.0
-        for s in range(n_lines):
-            squares += (z[s, k] - z[s, i]) ** 2
-        monitor[i] = math.sqrt(squares / n_lines) / h
         total += monitor[i] * h
         length += h
     scale = strength * length / total if total > 0.0 else 0.0
@@ -167,23 +198,37 @@ def _smooth(monitor: Array, reach: float, closed: bool) -> None:
 
 @njit(fastmath=REDUCTION)
 def _invert(x: Array, period: float, monitor: Array, share: float, target: Array) -> None:
-    """Places where the mass of the piecewise constant monitor reaches multiples of its share (de Boor)."""
+    """Places where the mass of the piecewise constant monitor reaches multiples of its share (de Boor).
+
+    On a circle the multiples are shifted so that the nodes move by no mass in the mean: the mesh does not turn.
+    """
     n, cells = x.size, monitor.size
-    target[0] = x[0]
+    shift, turns = 0.0, 0.0
+    if period != math.inf:
+        below = 0.0
+        for i in range(n):
+            shift += (below - i * share) / n
+            below += monitor[i] * (_at(x, i + 1, period) - x[i])
+        turns = math.floor(shift / below)
+        shift -= turns * below
+        turns *= period
     i, below = 0, 0.0
-    for j in range(1, n):
-        goal = j * share
-        here = monitor[i] * (_at(x, i + 1, period) - x[i])
-        while below + here < goal and i < cells - 1:
+    for j in range(n):
+        goal = shift + j * share
+        here = _mass(x, period, monitor, i)
+        while below + here < goal and (i < cells - 1 or period != math.inf):
             below += here
             i += 1
-            here = monitor[i] * (_at(x, i + 1, period) - x[i])
-        target[j] = x[i] + (goal - below) / monitor[i]
+            here = _mass(x, period, monitor, i)
+        k = i % cells
+        start = x[k] + (period if i >= cells else 0.0)
+        target[j] = start + turns + (goal - below) / monitor[k]
     if period == math.inf:
-        target[n - 1] = x[n - 1]
-        return
-    shift = 0.0
-    for j in range(n):
-        shift += (target[j] - x[j]) / n
-    for j in range(n):
-        target[j] -= shift
+        target[0], target[n - 1] = x[0], x[n - 1]
+
+
+@njit(fastmath=REDUCTION)
+def _mass(x: Array, period: float, monitor: Array, i: int) -> float:
+    """Mass of cell i, round the circle."""
+    k = i % monitor.size
+    return float(monitor[k] * (_at(x, k + 1, period) - x[k]))

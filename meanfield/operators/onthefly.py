@@ -107,8 +107,8 @@ class RadialProduct:
         self._period: Any = period.astype(self._dtype)
         self._factors = {side: kernel.factor(side, nodes) for side in ("left", "right")}
         self._reach = _reach(points, math.sqrt(kernel.limit), period)
-        pairs = max(int(np.diff(self._reach).mean()), 1)
-        self._rows = max(_PAIRS // pairs // 4 * 4, 4)
+        pairs = int((self._reach[:, 1] - self._reach[:, 0]).mean())
+        self._rows = max(_PAIRS // max(pairs, 1) // 4 * 4, 4)
 
     def product(self, weighted: Array, out: Array, outer: str, inner: str) -> None:
         """Fill out = amplitude outer(x) sum_j phi_ij inner_j weighted_j."""
@@ -127,7 +127,8 @@ class RadialProduct:
 def _reach(points: Array, radius: float, period: Array) -> NDArray[np.int64]:
     """First and one past the last index that can interact with each label, (N, 2)."""
     n = points.shape[1]
-    everything = np.tile(np.array([0, n], dtype=np.int64), (n, 1))
+    everything = np.zeros((n, 2), dtype=np.int64)
+    everything[:, 1] = n
     row = points[0]
     if math.isinf(radius) or len(points) > 1 or np.isfinite(period).any() or not (np.diff(row) >= 0).all():
         return everything
