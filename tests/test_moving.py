@@ -291,7 +291,11 @@ def test_steps_over_the_cfl_limit_are_refused():
         integrate(model, y0, (0, 1), scheme="euler", dt=0.2)
     assert integrate(model, y0, (0, 1), scheme="euler", dt=0.02).final.shape == (2, 11)
     late = MovingGridNetwork(
-        grid, kernel, "tanh", velocity=lambda t, x: 30 * t**4 * np.sin(np.pi * x) * np.cos(np.pi * x)
+        grid,
+        kernel,
+        "tanh",
+        velocity=lambda t, x: 30 * t**4 * np.sin(np.pi * x) * np.cos(np.pi * x),
+        transport="upwind",
     )
     with pytest.raises(NumericalError, match=r"CFL condition: the largest dt is .* at t=0\.\d+, step \d+"):
         integrate(late, y0, (0, 1), scheme="euler", dt=0.02)
