@@ -1,0 +1,51 @@
+"""The experiment on variable widths: every verdict holds, every verdict can fail."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from meanfield.storage.run import open_run
+
+SCRIPT = Path(__file__).resolve().parent.parent / "experiments" / "variable_width.py"
+_spec = importlib.util.spec_from_file_location("variable_width", SCRIPT)
+script = importlib.util.module_from_spec(_spec)
+sys.modules["variable_width"] = script
+_spec.loader.exec_module(script)
+
+QUICK = ["--smoke", "--quiet", "--n-fronts", "1"]
+
+
+def statuses(path):
+    with open_run(path) as run:
+        return {v["claim"]: v["status"] for v in run.verdicts}
+
+
+def test_every_verdict_holds_and_a_figure_is_drawn(tmp_path):
+    path = tmp_path / "v.h5"
+    assert script.main([*QUICK, "--out", str(path)]) == 0
+    found = statuses(path)
+    assert len(found) >= 15
+    assert sorted(found.values()) == ["holds"] * (len(found) - 1) + ["not_tested"]
+    assert path.with_suffix(".png").stat().st_size > 50_000
+
+
+def test_a_planted_error_of_five_per_cent_makes_every_verdict_fail(tmp_path):
+    path = tmp_path / "v.h5"
+    assert script.main([*QUICK, "--planted", "0.05", "--out", str(path)]) == 3
+    assert set(statuses(path).values()) == {"fails", "not_tested"}
+
+
+def test_bias_of_the_front_makes_it_exact():
+    front, (y, q), x = script.Front(0.05), np.polynomial.legendre.leggauss(400), np.linspace(0, 1, 11)
+    integral = (-np.abs(x[:, None] - 0.5 * (y + 1)) * 0.5 * q) @ np.tanh(front.z(0.4, 0.5 * (y + 1)))
+    change = (front.z(0.4 + 1e-5, x) - front.z(0.4 - 1e-5, x)) / 2e-5
+    assert np.abs(change - integral - front.bias(0.4, x)).max() < 2e-6
+
+
+def test_bad_parameters_are_refused(tmp_path, capsys):
+    assert script.main(["--smoke", "--n-front", "3", "--out", str(tmp_path / "v.h5")]) == 2
+    assert "n_front" in capsys.readouterr().err
