@@ -1,0 +1,50 @@
+"""The experiment on the limits of width and depth: every verdict holds, every verdict can fail."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from meanfield.storage.run import open_run
+
+SCRIPT = Path(__file__).resolve().parent.parent / "experiments" / "width_depth_limit.py"
+_spec = importlib.util.spec_from_file_location("width_depth_limit", SCRIPT)
+script = importlib.util.module_from_spec(_spec)
+sys.modules["width_depth_limit"] = script
+_spec.loader.exec_module(script)
+
+
+def statuses(path):
+    with open_run(path) as run:
+        return {v["claim"]: v["status"] for v in run.verdicts}
+
+
+def test_every_verdict_holds_and_a_figure_is_drawn(tmp_path):
+    path = tmp_path / "w.h5"
+    assert script.main(["--smoke", "--quiet", "--out", str(path)]) == 0
+    found = statuses(path)
+    assert len(found) >= 38
+    assert set(found.values()) == {"holds"}
+    assert path.with_suffix(".png").stat().st_size > 50_000
+
+
+def test_a_planted_error_of_five_per_cent_makes_every_verdict_fail(tmp_path):
+    path = tmp_path / "w.h5"
+    assert script.main(["--smoke", "--quiet", "--planted", "0.05", "--out", str(path)]) == 3
+    assert {claim for claim, status in statuses(path).items() if status != "fails"} == set()
+
+
+def test_a_finished_run_is_resumed_without_computing_again(tmp_path, monkeypatch):
+    path = tmp_path / "w.h5"
+    quick = ["--smoke", "--quiet", "--side", "64", "--deepest", "128", "--draws", "20"]
+    assert script.main([*quick, "--out", str(path)]) == 0
+    first = statuses(path)
+    monkeypatch.setattr(script, "evolved", None)
+    assert script.main([*quick, "--resume", str(path)]) == 0
+    assert statuses(path) == first
+
+
+def test_bad_parameters_are_refused(tmp_path, capsys):
+    assert script.main(["--smoke", "--side", "5", "--out", str(tmp_path / "w.h5")]) == 2
+    assert "side" in capsys.readouterr().err
