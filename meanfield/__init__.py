@@ -56,6 +56,9 @@ _HOMES = {
     "storage.run": ("create_run", "open_run"),
     "diagnostics.rates": ("fit_rate",),
     "diagnostics.spectrum": ("spectrum",),
+    "diagnostics.newton": ("steady_state",),
+    "diagnostics.decay": ("classify_decay",),
+    "limits": ("convergence_study", "extrapolate"),
     "verdict": ("Verdict",),
     "experiment": ("Experiment", "RunFile"),
 }

@@ -7,11 +7,12 @@ leak, and W, b constant in depth,
 
 in L2(q), so W_s <= 0 makes E a Lyapunov function and a skew W conserves it (in the
 continuous flow; explicit Euler drifts). A consequence of the model of Liu,
-Markowich, arXiv 1905.09076. Both functions are probes f(t, y, model).
+Markowich, arXiv 1905.09076. Both functions are probes f(t, y, model); `EnergyMonitor` sees every step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -59,6 +60,46 @@ def energy_rate(t: float, y: Array, model: SpaceTimeNetwork) -> float | Array:
     operator = _operator(model)
     s = np.ascontiguousarray(model.activation.value(model.preactivation(t, y)))
     return _per_sample(model, s * operator.apply(s, np.empty_like(s)))
+
+
+class EnergyMonitor:
+    """Probe that watches the energy at every accepted step, for W_s <= 0 a Lyapunov function.
+
+    Its value is (2,), or (2, n) with samples: E, and the largest increase of E between two steps so
+    far, relative to the start E(0): at most round-off and the error of the steps where theory forbids any.
+    """
+
+    def init(self, t: float, y: Array, model: SpaceTimeNetwork) -> None:
+        """Start at (t, y).
+
+        Raises
+        ------
+        ConfigError
+            If the model is outside the hypotheses of the energy identity.
+        """
+        self._now = np.asarray(energy(t, y, model))
+        self._start = np.array(self._now)
+        self._increase = np.zeros_like(self._now)
+
+    def update(self, t: float, y: Array, model: SpaceTimeNetwork) -> None:
+        """Compare the energy after a step with that before it."""
+        new = np.asarray(energy(t, y, model))
+        scale = np.where(self._start > 0.0, self._start, 1.0)
+        self._increase = np.maximum(self._increase, (new - self._now) / scale)
+        self._now = new
+
+    def value(self) -> Array:
+        """E and the largest relative increase so far."""
+        return np.stack([self._now, self._increase])
+
+    def state(self) -> dict[str, Array]:
+        """Arrays that a restart needs."""
+        return {"now": self._now, "start": self._start, "increase": self._increase}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Go on from the arrays of `state`."""
+        self._now, self._start = np.array(state["now"]), np.array(state["start"])
+        self._increase = np.array(state["increase"])
 
 
 def _per_sample(model: SpaceTimeNetwork, density: Array) -> float | Array:

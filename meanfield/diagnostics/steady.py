@@ -18,7 +18,7 @@ from scipy.optimize import linprog, nnls
 from scipy.sparse.linalg import LinearOperator, lsqr
 
 from meanfield._checks import finite_array, finite_float, positive_int
-from meanfield.errors import ConfigError
+from meanfield.errors import ConfigError, NumericalError
 
 if TYPE_CHECKING:
     from meanfield.models.spacetime import SpaceTimeNetwork
@@ -293,6 +293,69 @@ def steady_states(model: SpaceTimeNetwork, *, rtol: float = 1e-10) -> SteadyStat
     if sigma.at_zero != 0.0:
         raise ConfigError(f"steady states of {sigma.name} are not known: it does not vanish at 0")
     return _fredholm_states(model, rtol)
+
+
+@dataclass(frozen=True)
+class SteadyExtent:
+    """Range of a linear functional over the ReLU steady set.
+
+    Parameters
+    ----------
+    low, high
+        Smallest and largest <direction, z> in L2(q); infinite where the set is unbounded, NaN where it is empty.
+    width
+        Extent of the set along the direction: (high - low)/||direction||.
+    empty
+        Whether the set has no point.
+    """
+
+    low: float
+    high: float
+    width: float
+    empty: bool
+
+
+def steady_extent(model: SpaceTimeNetwork, direction: Any) -> SteadyExtent:
+    """How far the ReLU steady set {W z + b <= 0} reaches along a direction: two linear programmes.
+
+    Parameters
+    ----------
+    model
+        ReLU outside, no leak, weight and bias constant in depth; its dense matrix is used.
+    direction
+        Field (N,), not 0.
+
+    Raises
+    ------
+    ConfigError
+        If the model is outside the hypotheses or the direction is 0.
+    NumericalError
+        If a linear programme is not solved.
+    """
+    _require_autonomous(model)
+    if model.activation.name != "relu":
+        raise ConfigError(f"the convex steady set is that of relu, not of {model.activation.name}")
+    direction = finite_array("direction", direction, shape=(model.grid.n_nodes,))
+    size = float(model.grid.norm(direction))
+    if size == 0.0:
+        raise ConfigError("direction must not be 0: it has no extent")
+    operator: Any = model.operator
+    w, b = operator.dense(), np.asarray(model.bias_at(0.0))
+    w_scale, b_scale = float(np.abs(w).max()) or 1.0, float(np.abs(b).max()) or 1.0
+    cost = direction * model.grid.weights / size
+    ends = []
+    for sign in (1.0, -1.0):
+        # Without presolve, which may say "infeasible or unbounded" and not which.
+        found = linprog(
+            sign * cost, w / w_scale, -b / b_scale, bounds=(None, None), method="highs", options={"presolve": False}
+        )
+        if found.status == 2:
+            nan = float("nan")
+            return SteadyExtent(nan, nan, nan, empty=True)
+        if found.status not in (0, 3):
+            raise NumericalError(f"the linear programme for the extent failed: {found.message}")
+        ends.append(sign * (float(found.fun) * b_scale / w_scale * size if found.status == 0 else -np.inf))
+    return SteadyExtent(ends[0], ends[1], (ends[1] - ends[0]) / size, empty=False)
 
 
 def _relu_states(model: SpaceTimeNetwork) -> SteadyStates:
