@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import signal
 import subprocess
@@ -12,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.scripts import load
 
 from meanfield.recording import digest
 from meanfield.storage.run import compare, open_run, verify
 
 HELPER = Path(__file__).parent / "helpers" / "small_experiment.py"
-_spec = importlib.util.spec_from_file_location("small_experiment", HELPER)
-small = importlib.util.module_from_spec(_spec)
-sys.modules["small_experiment"] = small
-_spec.loader.exec_module(small)
+small = load("tests/helpers/small_experiment.py")
 main = small.EXPERIMENT.main
 
 

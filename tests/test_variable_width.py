@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
+from helpers.scripts import load, statuses
 
-from meanfield.storage.run import open_run
-
-SCRIPT = Path(__file__).resolve().parent.parent / "experiments" / "variable_width.py"
-_spec = importlib.util.spec_from_file_location("variable_width", SCRIPT)
-script = importlib.util.module_from_spec(_spec)
-sys.modules["variable_width"] = script
-_spec.loader.exec_module(script)
+script = load("experiments/variable_width.py")
 
 QUICK = ["--smoke", "--quiet", "--n-fronts", "1"]
-
-
-def statuses(path):
-    with open_run(path) as run:
-        return {v["claim"]: v["status"] for v in run.verdicts}
 
 
 def test_every_verdict_holds_and_a_figure_is_drawn(tmp_path):

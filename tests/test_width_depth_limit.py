@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+from helpers.scripts import load, statuses
 
-from meanfield.storage.run import open_run
-
-SCRIPT = Path(__file__).resolve().parent.parent / "experiments" / "width_depth_limit.py"
-_spec = importlib.util.spec_from_file_location("width_depth_limit", SCRIPT)
-script = importlib.util.module_from_spec(_spec)
-sys.modules["width_depth_limit"] = script
-_spec.loader.exec_module(script)
-
-
-def statuses(path):
-    with open_run(path) as run:
-        return {v["claim"]: v["status"] for v in run.verdicts}
+script = load("experiments/width_depth_limit.py")
 
 
 def test_every_verdict_holds_and_a_figure_is_drawn(tmp_path):
