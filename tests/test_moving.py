@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from helpers.moving_labels import SIZES, T, bias, kernel, start
 from scipy.integrate import solve_ivp
 
 from meanfield import Controls, Dense, Grid, RadialKernel, SpaceTimeNetwork, create_run, integrate, open_run
@@ -16,21 +17,6 @@ from meanfield.meshes import Equidistribution, adapted_nodes
 from meanfield.models.moving import MovingGridNetwork
 from meanfield.recording import record
 from meanfield.transfer import endpoint_grid, nodal_grid, transfer
-
-T = 1.3
-SIZES = (17, 33, 65, 129)
-
-
-def kernel(x, y):
-    return 1.5 * np.cos(x - y)
-
-
-def bias(x):
-    return 0.5 * np.sin(2 * x)
-
-
-def start(x):
-    return np.cos(2 * x) + x
 
 
 def drift(t, x):

@@ -10,6 +10,7 @@ import signal
 
 import numpy as np
 import pytest
+from helpers.moving_labels import SIZES, T, bias, kernel, start
 
 from meanfield import (
     ConfigError,
@@ -32,21 +33,6 @@ from meanfield.operators.radial import RadialKernel
 from meanfield.recorder import MemorySink
 from meanfield.recording import record
 from meanfield.transfer import endpoint_grid, growth, nodal_grid, prune_grid, wide_narrow_wide
-
-T = 1.3
-SIZES = (17, 33, 65, 129)
-
-
-def kernel(x, y):
-    return 1.5 * np.cos(x - y)
-
-
-def bias(x):
-    return 0.5 * np.sin(2 * x)
-
-
-def start(x):
-    return np.cos(2 * x) + x
 
 
 def depths(n_layers):
