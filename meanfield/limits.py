@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from meanfield._checks import finite_array, finite_float, one_of, positive_int
 from meanfield.diagnostics.rates import RateFit, fit_rate, observed_order
+from meanfield.diagnostics.richardson import correction, root_mean_square
 from meanfield.diagnostics.surface import SurfaceFit, fit_surface
 from meanfield.errors import ConfigError
 from meanfield.verdict import Verdict
@@ -283,7 +284,7 @@ def convergence_study(
         error = _error(pair, value, exact, measure)
         signed = signed and (measure is not None or value.ndim == 0)
         errors.append(error)
-        scale = max(scale, _size_of(exact))
+        scale = max(scale, root_mean_square(exact))
     table = np.asarray(errors).reshape([len(s) for s in sizes.values()])
     # Errors that a measure returns are norms unless it returns a negative one.
     signed = signed and (measure is None or bool((table < 0.0).any()))
@@ -331,9 +332,6 @@ def extrapolate(
     return _from_study(values, sizes, known)
 
 
-# ---------------------------------------------------------------- checks of what comes in
-
-
 def _axis_names(over: Any) -> list[str]:
     if not isinstance(over, Mapping) or not over:
         raise ConfigError('over must map "width", "depth" or both to lists of sizes')
@@ -371,15 +369,7 @@ def _error(pair: Mapping[str, int], value: Array, exact: Array, measure: Callabl
         return finite_float(f"measure at {_words(pair)}", measure(value, exact))
     if value.shape != exact.shape:
         raise ConfigError(f"factory({_words(pair)}) has shape {value.shape}, but the reference has shape {exact.shape}")
-    return float(value - exact) if value.ndim == 0 else _size_of(value - exact)
-
-
-def _size_of(values: Array) -> float:
-    """Root mean square of the entries."""
-    return float(np.sqrt(np.mean(np.square(values))))
-
-
-# ---------------------------------------------------------------- Richardson
+    return float(value - exact) if value.ndim == 0 else root_mean_square(value - exact)
 
 
 def _crosses(sizes: Mapping[str, NDArray[np.int64]], finest: Mapping[str, int]) -> Iterator[dict[str, int]]:
@@ -402,41 +392,6 @@ def _from_study(
         line = [values[_key({**finest, name: int(n)})] for n in all_sizes[-4:]]
         if any(v.shape != best.shape for v in line):
             raise ConfigError(f"values along {name} differ in shape; give the reference as a callable")
-        correction, doubt, orders[name] = _correction(name, all_sizes[-4:], line, (known or {}).get(name))
+        correction, doubt, orders[name] = correction(name, all_sizes[-4:], line, (known or {}).get(name))
         limit, uncertainty = limit + correction, uncertainty + doubt
     return Reference(np.asarray(limit), uncertainty, orders)
-
-
-def _correction(
-    axis: str, sizes: NDArray[np.int64], values: Sequence[Array], known: float | None
-) -> tuple[Array, float, float]:
-    """Correction v - v(finest), its uncertainty, and the order used."""
-    if len(sizes) < 3:
-        raise ConfigError(f"an extrapolation needs at least three sizes of {axis}, got {sizes.tolist()}")
-    ratio = sizes[-1] / sizes[-2]
-    if not np.isclose(sizes[-2] / sizes[-3], ratio, rtol=0.02):
-        raise ConfigError(f"the last three sizes of {axis} must be in a constant ratio, got {sizes.tolist()}")
-    steps = [fine - coarse for coarse, fine in pairwise(values)]
-    sizes_of_steps = [_size_of(s) for s in steps]
-    nothing = np.zeros_like(steps[-1])
-    if sizes_of_steps[-1] <= 1e3 * _EPS * _size_of(values[-1]):
-        return nothing, sizes_of_steps[-1], np.inf
-    if known is not None:
-        gain = ratio**known - 1.0
-        correction = steps[-1] / gain
-        before = steps[-2] / gain - steps[-1]
-        return correction, _size_of(correction - before), known
-    order = _step_order(axis, sizes_of_steps[-2:], ratio)
-    correction = steps[-1] / (ratio**order - 1.0)
-    if len(steps) == 2 or not np.isclose(sizes[-3] / sizes[-4], ratio, rtol=0.02):
-        return correction, _size_of(correction), order
-    coarser = _step_order(axis, sizes_of_steps[-3:-1], ratio)
-    before = steps[-2] / (ratio**coarser - 1.0) - steps[-1]
-    return correction, _size_of(correction - before), order
-
-
-def _step_order(axis: str, steps: Sequence[float], ratio: float) -> float:
-    """Order from the sizes of two differences in a row."""
-    if not steps[0] > steps[1] > 0.0:
-        raise ConfigError(f"values along {axis} do not converge: differences {steps[0]:.3g}, then {steps[1]:.3g}")
-    return float(np.log(steps[0] / steps[1]) / np.log(ratio))
