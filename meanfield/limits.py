@@ -392,6 +392,6 @@ def _from_study(
         line = [values[_key({**finest, name: int(n)})] for n in all_sizes[-4:]]
         if any(v.shape != best.shape for v in line):
             raise ConfigError(f"values along {name} differ in shape; give the reference as a callable")
-        correction, doubt, orders[name] = correction(name, all_sizes[-4:], line, (known or {}).get(name))
-        limit, uncertainty = limit + correction, uncertainty + doubt
+        gap, doubt, orders[name] = correction(name, all_sizes[-4:], line, (known or {}).get(name))
+        limit, uncertainty = limit + gap, uncertainty + doubt
     return Reference(np.asarray(limit), uncertainty, orders)
