@@ -73,6 +73,16 @@ def test_measured_error_norm_and_matrix_are_true(compressed, name):
     assert np.isclose(W.norm(), np.sqrt(q @ W.kernel_matrix() ** 2 @ q), rtol=1e-12)
 
 
+@pytest.mark.parametrize("size", [1e-250, 1e250])
+def test_kernels_of_any_size_are_compressed(size):
+    small = Hierarchical(LINE, RadialKernel("logarithm", amplitude=size))
+    z = RNG.standard_normal(700)
+    exact = Dense(LINE, NAMED["log(|x - y| + 1e-3)"])
+    assert np.abs(small.apply(z) / size - exact.apply(z)).max() < 1e-8
+    assert np.isclose(small.norm(), size * exact.norm(), rtol=1e-8)
+    assert 0 < small.error <= 1e-8
+
+
 def test_error_follows_the_tolerance():
     for tolerance in (1e-3, 1e-6, 1e-10):
         assert Hierarchical(LINE, NAMED["log(|x - y| + 1e-3)"], tolerance).error <= tolerance

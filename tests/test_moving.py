@@ -295,6 +295,13 @@ def test_a_mesh_that_tangles_is_an_error():
         integrate(model, model.pack(start(grid.nodes)), (0, 5), dt=0.005)
 
 
+def test_a_mesh_that_leaves_the_interval_is_an_error():
+    grid = endpoint_grid(9)
+    model = MovingGridNetwork(grid, kernel, "tanh", velocity=lambda _t, _x: 0.5)
+    with pytest.raises(NumericalError, match=r"the mesh leaves \[0, 1\] at t=0\.\d+: its ends are"):
+        integrate(model, model.pack(start(grid.nodes)), (0, 1), dt=0.01)
+
+
 def test_runs_are_stored_and_continued_bit_for_bit(tmp_path):
     grid = nodal_grid(adapted_nodes(lambda x: np.tanh((x - 0.4) / 0.05), 33))
     model = MovingGridNetwork(grid, kernel, "tanh", bias, velocity=Equidistribution(), n_samples=2)
@@ -327,6 +334,9 @@ def test_bad_arguments_are_refused():
         MovingGridNetwork(Grid.random(9, dim=2), kernel, "tanh", **still)
     with pytest.raises(ConfigError, match=r"z has shape \(8,\), expected \(9\)|z has shape \(8,\), expected \(9"):
         MovingGridNetwork(grid, kernel, "tanh", **still).pack(np.zeros(8))
+    short = MovingGridNetwork(grid, kernel, "tanh", velocity=lambda _t, _x: np.ones(3))
+    with pytest.raises(ConfigError, match=r"velocity returned shape \(3,\), expected \(9,\)"):
+        integrate(short, short.pack(np.zeros(9)), (0, 1), dt=0.1)
     square = Grid.square(4)
     twisted = MovingGridNetwork(square, lambda x, y: x[..., 0] * y[..., 0], "tanh", velocity=lambda _t, x: x[:, ::-1])
     with pytest.raises(ConfigError, match="may depend on the label x_d alone"):

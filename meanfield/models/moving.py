@@ -40,6 +40,8 @@ from meanfield.storage.layout import Axis
 Array = NDArray[np.float64]
 Velocity = Callable[[float, Array], Any]
 
+# End nodes may leave the interval by round-off.
+_OUTSIDE = 1e-9
 # Differences, their nodes, and the largest |xdot| dt/h: 1 for upwind under Euler; for the others the bound on the
 # imaginary axis of third-order Runge-Kutta steps, sqrt(3), over the largest wave number of the differences.
 _TRANSPORT = {"upwind": (UPWIND, 2, 1.0), "central": (CENTRAL, 3, 1.73), "fourth": (FOURTH, 5, 1.26)}
@@ -214,7 +216,10 @@ class MovingGridNetwork:
                 for d, (x, period) in enumerate(zip(axes, self._periods, strict=True))
             )
         labels = self.labels(y)
-        given = finite_array("velocity", np.broadcast_to(np.asarray(self.velocity(t, labels)), labels.shape))
+        raw = np.asarray(self.velocity(t, labels))
+        if raw.shape not in ((), labels.shape):
+            raise ConfigError(f"velocity returned shape {raw.shape}, expected {labels.shape}")
+        given = finite_array("velocity", np.broadcast_to(raw, labels.shape))
         if given.ndim == 1:
             return (given,)
         first, second = given[:, 0].reshape(self._sides), given[:, 1].reshape(self._sides)
@@ -270,6 +275,11 @@ class MovingGridNetwork:
 
     def _check_mesh(self, t: float, axes: tuple[Array, ...]) -> None:
         for x, period in zip(axes, self._periods, strict=True):
+            if math.isinf(period) and not (x[0] >= -_OUTSIDE and x[-1] <= 1.0 + _OUTSIDE):
+                raise NumericalError(
+                    f"the mesh leaves [0, 1] at t={t!r}: its ends are {x[0]:.6g} and {x[-1]:.6g}; "
+                    "let the velocity vanish there"
+                )
             shortest = _shortest(x, period)
             if not shortest >= self.least_spacing:
                 raise NumericalError(

@@ -36,6 +36,8 @@ _MAX_RANK = 64
 _CROSSES, _TRUNCATION = 0.1, 0.2
 # Levels on which every block is tried, touching or not: a smooth kernel has low rank as a whole.
 _TOP_LEVELS = 2
+# Values between this and its inverse can be squared and summed.
+_SAFE = 1e-100
 # Numbers held at once while blocks are approximated, and kernel values while the error is measured.
 _BATCH = 2**23
 _MEASURED = 2**22
@@ -91,7 +93,8 @@ class Hierarchical(IntegralOperator):
         if not self.error <= self.tolerance:
             raise NumericalError(
                 f"the compressed kernel has a relative error of {self.error:.2g}, above tolerance = {tolerance:g}: "
-                "round-off, or a kernel that oscillates within the clusters; use OnTheFly or a larger tolerance"
+                "round-off, or a kernel with kinks or oscillations within the clusters; use OnTheFly, a RadialKernel "
+                "of its features, or a larger tolerance"
             )
 
     @property
@@ -119,6 +122,8 @@ class Hierarchical(IntegralOperator):
         out[:, self._order] = result
         if outer is not None:
             out *= outer
+        if self._source.scale != 1.0:
+            out *= self._source.scale
 
     def _rows(self, chosen: Index) -> Array:
         """Rows of the compressed kernel, (len(chosen), N)."""
@@ -135,7 +140,8 @@ class Hierarchical(IntegralOperator):
         gap = size = 0.0
         for part in np.split(chosen, range(16, len(chosen), 16)):
             exact, q = self._source.rows(part), self.grid.weights[part]
-            gap += float(q @ ((self._rows(part) - exact) ** 2 @ self.grid.weights))
+            found = self._rows(part) / self._source.scale
+            gap += float(q @ ((found - exact) ** 2 @ self.grid.weights))
             size += float(q @ (exact**2 @ self.grid.weights))
         return float(np.sqrt(gap / size)) if size else 0.0
 
@@ -150,16 +156,17 @@ class Hierarchical(IntegralOperator):
         q, source = self.grid.weights, self._source
         rows = q if source.left is None else q * source.left**2
         columns = q if source.right is None else q * source.right**2
-        return float(np.sqrt(self._blocks.squared_norm(rows[self._order], columns[self._order])))
+        return source.scale * float(np.sqrt(self._blocks.squared_norm(rows[self._order], columns[self._order])))
 
     def _details(self) -> dict[str, Any]:
         return {"kernel": self.kernel, "tolerance": self.tolerance, "leaf": self.leaf}
 
 
 class _Source:
-    """Where kernel values come from: w = left(x) core(x, y) right(y), and what labels are clustered by.
+    """Where kernel values come from: w = scale left(x) core(x, y) right(y), and what labels are clustered by.
 
-    `core` takes indices that broadcast; only the core is compressed.
+    `core` takes indices that broadcast; only the core is compressed. The scale is 1 unless squares of
+    the values would leave the range of numbers.
     """
 
     def __init__(
@@ -172,12 +179,15 @@ class _Source:
         left: Array | None = None,
         right: Array | None = None,
     ) -> None:
-        self.points, self.core, self.symmetric, self.left, self.right = points, core, symmetric, left, right
+        self.points, self.symmetric, self.left, self.right = points, symmetric, left, right
+        self.size = _root_mean_square(core, len(points))
+        self.scale = 1.0 if _SAFE < self.size < 1.0 / _SAFE or self.size == 0.0 else self.size
+        self.core: Entries = core if self.scale == 1.0 else lambda i, j: core(i, j) / self.scale
         # A radial kernel is smooth where its features are apart; of others nothing is known.
         self.exhaustive = not radial and len(points) <= _MOST_SAMPLES
 
     def rows(self, chosen: Index) -> Array:
-        """Rows of the kernel itself, (len(chosen), N)."""
+        """Rows of the kernel itself over the scale, (len(chosen), N)."""
         values = self.core(chosen[:, None], np.arange(len(self.points))[None])
         if self.left is not None:
             values = values * self.left[chosen, None]
@@ -212,7 +222,7 @@ def _checked(values: Callable[[Index, Index], Any]) -> Entries:
 
 def _compress(tree: ClusterTree, source: _Source, tolerance: float) -> BlockMatrix:
     """Blocks of the core in the order of the tree, level by level from the whole."""
-    allowed = tolerance * _root_mean_square(source)
+    allowed = tolerance * (source.size / source.scale or 1.0)
     blocks: list[Block[Any]] = []
     stored = 0
     pairs = np.zeros((1, 2), dtype=np.int64)
@@ -243,11 +253,12 @@ def _compress(tree: ClusterTree, source: _Source, tolerance: float) -> BlockMatr
     return BlockMatrix(len(tree.order), blocks, mirrored=source.symmetric)
 
 
-def _root_mean_square(source: _Source) -> float:
+def _root_mean_square(core: Entries, n: int) -> float:
     """Size of the core over pairs of labels drawn at random."""
-    i, j = np.random.default_rng(1).integers(0, len(source.points), size=(2, 2**14))
-    size = float(np.sqrt(np.mean(source.core(i, j) ** 2)))
-    return size or 1.0
+    i, j = np.random.default_rng(1).integers(0, n, size=(2, 2**14))
+    values = core(i, j)
+    largest = float(np.abs(values).max())
+    return largest * float(np.sqrt(np.mean((values / largest) ** 2))) if largest > 0.0 else 0.0
 
 
 def _worth_trying(tree: ClusterTree, level: int, pairs: Index) -> NDArray[np.bool_]:
