@@ -20,7 +20,7 @@ LAYERS = (
     ("L2 values", "grids meshes transfer operators.base operators.dense operators.separable operators.convolution"),
     ("L2 values", "operators.radial operators.onthefly operators.clusters operators.cross operators.blockwise"),
     ("L2 values", "operators.hierarchical operators.combined operators.masked operators.choice operators.path"),
-    ("L2 values", "formulas controls schemes fields _fieldfiles data"),
+    ("L2 values", "formulas laws controls schemes fields _fieldfiles data"),
     ("L2 files", "storage.syscalls storage.names storage.layout storage.safety storage.durable storage.image"),
     ("L2 files", "storage.segments storage.contents storage.netcdf storage.provenance storage.sealed storage.verify"),
     ("L2 files", "storage.seal storage.writer storage.reader storage.run"),
