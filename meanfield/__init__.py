@@ -47,6 +47,7 @@ _HOMES = {
     "controls": ("Controls",),
     "schemes": ("Scheme",),
     "models.spacetime": ("SpaceTimeNetwork",),
+    "models.deep": ("DeepMeanField",),
     "models.function": ("FunctionModel",),
     "models.moving": ("MovingGridNetwork",),
     "models.variable": ("VariableWidthNetwork", "prune"),
