@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from scipy.sparse import coo_array
 
+from meanfield import SpaceTimeNetwork, integrate
+from meanfield.diagnostics.bounds import GrowthBound
+from meanfield.diagnostics.spectrum import contraction_rate, spectrum
 from meanfield.errors import ConfigError, ResourceError
 from meanfield.grids import Grid
 from meanfield.operators import choice
@@ -71,6 +74,19 @@ def test_products_adjoints_and_norms_are_those_of_the_matrix(name):
     assert np.isclose(W.norm(), np.sqrt(q @ kernel**2 @ q), rtol=1e-11)
 
 
+@pytest.mark.parametrize("name", ["sum", "product", "near labels"])
+def test_diagnostics_see_one_operator(name):
+    # A sum is one operator, not one for each layer.
+    W, matrix = OPERATORS[name]
+    model = SpaceTimeNetwork(W, "tanh", leak=0.4)
+    exact = SpaceTimeNetwork(Dense(W.grid, (matrix - W.local * np.eye(40)) / W.grid.weights, W.local), "tanh", leak=0.4)
+    assert np.isclose(spectrum(model, np.zeros(40)).abscissa, spectrum(exact, np.zeros(40)).abscissa, rtol=1e-9)
+    assert np.isclose(contraction_rate(model), contraction_rate(exact), rtol=1e-9)
+    z0 = RNG.standard_normal(40)
+    ratios = [integrate(m, z0, (0, 1), dt=0.1, probes={"r": GrowthBound()}).probes["r"][1][-1] for m in (model, exact)]
+    assert np.isclose(*ratios, rtol=1e-9)
+
+
 def test_composition_of_kernels_in_closed_form():
     # int_0^1 (x s) (s y) ds = x y / 3, with local parts a and b: + (a + b) x y.
     f = Dense(GAUSS, lambda x, y: x * y, local=0.5)
@@ -93,7 +109,7 @@ def test_bad_combinations_are_refused():
         Sum([])
     with pytest.raises(ConfigError, match="same grid"):
         Product(A, Dense(CIRCLE, np.eye(48)))
-    with pytest.raises(ConfigError, match="coefficients has length 1, but operators has length 2"):
+    with pytest.raises(ConfigError, match="coefficients has length 1, but terms has length 2"):
         Sum([A, B], [1.0])
     with pytest.raises(ConfigError, match="either radius or mask"):
         Masked(GAUSS, NEAR)

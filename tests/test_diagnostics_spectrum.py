@@ -178,3 +178,12 @@ def test_spectra_refuse_what_does_not_fit():
     for function in (contraction_rate, symmetric_part_range):
         with pytest.raises(ConfigError, match="constant in depth"):
             function(ramp)
+
+
+def test_margin_is_the_leak_that_stability_can_spare():
+    grid = Grid.circle(32)  # cos 2 pi (x - y) has the eigenvalue 1/2
+    for leak in (0.7, 0.3):
+        model = SpaceTimeNetwork(Dense(grid, lambda x, y: np.cos(2 * np.pi * (x - y))), "tanh", leak=leak)
+        found = spectrum(model, np.zeros(32))
+        assert np.isclose(found.margin, leak - 0.5, rtol=1e-12)
+        assert found.verdict == ("stable" if leak > 0.5 else "unstable")

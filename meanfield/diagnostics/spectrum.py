@@ -61,6 +61,11 @@ class Linearisation:
     verdict: str
     reason: str
 
+    @property
+    def margin(self) -> float:
+        """Distance of the spectrum from the imaginary axis: by so much more leak, or less if negative, all changes."""
+        return -self.abscissa
+
 
 def jacobian(model: SpaceTimeNetwork, y: Array, *, t: float = 0.0) -> Array:
     """Dense matrix J of the linearisation at one field y (N,), shape (N, N).

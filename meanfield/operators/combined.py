@@ -24,8 +24,8 @@ class Sum(IntegralOperator):
 
     Parameters
     ----------
-    operators
-        At least one, all on the same grid.
+    terms
+        W_k, at least one, all on the same grid.
     coefficients
         c_k; None is 1 for each.
 
@@ -37,16 +37,16 @@ class Sum(IntegralOperator):
 
     kind = "sum"
 
-    def __init__(self, operators: Sequence[IntegralOperator], coefficients: Any = None) -> None:
-        self.operators = _on_one_grid(operators)
-        given = np.ones(len(self.operators)) if coefficients is None else coefficients
+    def __init__(self, terms: Sequence[IntegralOperator], coefficients: Any = None) -> None:
+        self.terms = _on_one_grid(terms)
+        given = np.ones(len(self.terms)) if coefficients is None else coefficients
         self.coefficients = finite_array("coefficients", given, shape=(None,))
-        if len(self.coefficients) != len(self.operators):
+        if len(self.coefficients) != len(self.terms):
             raise ConfigError(
-                f"coefficients has length {len(self.coefficients)}, but operators has length {len(self.operators)}"
+                f"coefficients has length {len(self.coefficients)}, but terms has length {len(self.terms)}"
             )
-        local = float(self.coefficients @ [op.local for op in self.operators])
-        super().__init__(self.operators[0].grid, local)
+        local = float(self.coefficients @ [op.local for op in self.terms])
+        super().__init__(self.terms[0].grid, local)
 
     def _product(self, z: Array, out: Array) -> None:
         self._add("_product", z, out)
@@ -57,7 +57,7 @@ class Sum(IntegralOperator):
     def _add(self, method: str, z: Array, out: Array) -> None:
         part = np.empty_like(out)
         out[...] = 0.0
-        for c, operator in zip(self.coefficients, self.operators, strict=True):
+        for c, operator in zip(self.coefficients, self.terms, strict=True):
             getattr(operator, method)(z, part)
             part *= c
             out += part
@@ -65,7 +65,7 @@ class Sum(IntegralOperator):
     def kernel_matrix(self) -> Array:
         """Kernel values sum_k c_k w_k(x_i, x_j), (N, N)."""
         total = np.zeros((self.grid.n_nodes, self.grid.n_nodes))
-        for c, operator in zip(self.coefficients, self.operators, strict=True):
+        for c, operator in zip(self.coefficients, self.terms, strict=True):
             total += c * operator.kernel_matrix()
         return total
 
@@ -74,8 +74,8 @@ class Sum(IntegralOperator):
         return _norm_by_columns(self)
 
     def _details(self) -> dict[str, Any]:
-        operators = [operator.describe() for operator in self.operators]
-        return {"coefficients": self.coefficients, "operators": operators}
+        terms = [operator.describe() for operator in self.terms]
+        return {"coefficients": self.coefficients, "terms": terms}
 
 
 class Product(IntegralOperator):
@@ -113,7 +113,7 @@ class Product(IntegralOperator):
         return _norm_by_columns(self)
 
     def _details(self) -> dict[str, Any]:
-        return {"operators": [self.first.describe(), self.second.describe()]}
+        return {"factors": [self.first.describe(), self.second.describe()]}
 
 
 def _on_one_grid(operators: Sequence[IntegralOperator]) -> tuple[IntegralOperator, ...]:
