@@ -16,6 +16,7 @@ from meanfield.grids import Grid
 from meanfield.integration import integrate
 from meanfield.models.spacetime import SpaceTimeNetwork
 from meanfield.operators.dense import Dense
+from meanfield.solution import Status
 
 GRID = Grid.interval(24, rule="gauss")
 
@@ -83,3 +84,14 @@ def test_energy_monitor_sees_whether_the_energy_ever_rose(sign, rises):
     values = solution.probes["e"][1]
     assert values[-1, 0] == pytest.approx(energy(2.0, solution.y[-1], model), rel=1e-12)
     assert (values[-1, 1] > 1e-12) == rises
+
+
+@pytest.mark.parametrize("method", ["newton", "pseudo-transient"])
+@pytest.mark.parametrize("name", ["sigmoid", "softplus"])
+def test_a_rate_that_vanishes_at_infinity_only_has_no_steady_state(name, method):
+    grid = Grid.interval(12)
+    model = SpaceTimeNetwork(Dense(grid, lambda x, y: 0.3 + 0.0 * x * y), name)
+    found = steady_state(model, np.zeros(12), method=method)
+    assert found.status is Status.NOT_CONVERGED
+    with pytest.raises(NumericalError):
+        found.raise_for_status()

@@ -32,6 +32,8 @@ _METHODS = ("newton", "pseudo-transient")
 # Largest relative residual of a linear solve, and the Krylov vectors kept.
 _FORCING = 0.1
 _RESTART = 80
+# A state is found when the next Newton step would move it by less than this share of its size.
+_SETTLED = 1e-3
 _SHORTEST = 2.0**-20
 
 
@@ -96,7 +98,8 @@ def steady_state(
     method
         ``"newton"`` or ``"pseudo-transient"``.
     tol
-        ||F|| at which to stop, absolute: in the units of the rate.
+        ||F|| at which to stop, absolute: in the units of the rate. Where the next Newton step would still move the
+        state, F has no zero nearby: not converged.
     max_iterations
         Steps at most.
     first_step
@@ -150,6 +153,14 @@ class _Problem:
         step, _ = gmres(operator, rate, rtol=forcing, atol=0.0, restart=min(n, _RESTART), maxiter=5)
         return np.asarray(step)
 
+    def next_step(self, x: Array, rate: Array) -> float:
+        """Length of the Newton step from x, roughly; 0 where F vanishes or its derivative does."""
+        if not rate.any():
+            return 0.0
+        size = float(np.linalg.norm(rate))
+        length = size * float(np.linalg.norm(self.solve(x, rate / size, 0.0, _FORCING)))
+        return length if np.isfinite(length) else 0.0
+
 
 def _iterate(problem: _Problem, x: Array, delta: float, tol: float, limit: int) -> SteadyState:
     newton = not np.isfinite(delta)
@@ -177,6 +188,11 @@ def _iterate(problem: _Problem, x: Array, delta: float, tol: float, limit: int) 
             delta = float(np.clip(delta / max(drop, 1e-3), 1e-12, 1e14))
     if norms[-1] <= tol:
         status, words = Status.FINISHED, f"||F|| = {norms[-1]:.3g} after {len(norms) - 1} steps"
+        ahead = problem.next_step(x, rate)
+        if ahead > _SETTLED * (1.0 + float(np.linalg.norm(x))):
+            # Of sigmoid(u) = 0 every Newton step takes u down by one, and F falls below any tolerance.
+            status = Status.NOT_CONVERGED
+            words += f", but the next one would move the state by {ahead:.3g}: F vanishes at infinity only, if at all"
     elif status is Status.NOT_CONVERGED:
         words += f"; ||F|| = {norms[-1]:.3g}, tolerance {tol:.3g}"
     return SteadyState(problem.field(x), norms[-1], tuple(norms), len(norms) - 1, problem.n_products, status, words)
