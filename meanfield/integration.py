@@ -30,7 +30,7 @@ from meanfield.recorder import AnyStepper, MemorySink, Recorder, Sink
 from meanfield.schemes import DORMAND_PRINCE, RK4, Scheme, StepGrid
 from meanfield.schemes import scheme as scheme_of
 from meanfield.solution import Solution, Status
-from meanfield.steppers import AdaptiveStepper, FixedStepper, LayeredStepper
+from meanfield.steppers import AdaptiveStepper, FixedStepper, LayeredStepper, cfl_words
 
 Array = NDArray[np.float64]
 
@@ -70,8 +70,10 @@ def integrate(
         (t0, T) with T >= t0; of a layered network two of its depths, as the save times.
     scheme
         Name or tableau. By default RK4 where `dt` or `n_steps` is given, else adaptive Dormand-Prince.
+        A model with a CFL condition brings its own default.
     dt, n_steps
         Fixed step, or the number of steps over the whole span; dt must divide each interval between breakpoints.
+        A model with a CFL condition needs neither: it takes the longest steps allowed that land on the save times.
     rtol, atol
         Tolerances of adaptive steps, default 1e-6 and 1e-3 rtol.
     save_at
@@ -100,7 +102,7 @@ def integrate(
     NumericalError
         If the rate at t0 is not finite.
     """
-    plan = _plan(model, y0, t_span, scheme, dt, n_steps, rtol, atol)
+    plan = _plan(model, y0, t_span, scheme, dt, n_steps, rtol, atol, save_at)
     stepper = plan.stepper
     times, targets = _save_times(save_at, plan)
     limit = positive_int("max_steps", max_steps)
@@ -200,6 +202,7 @@ def _plan(
     n_steps: int | None,
     rtol: float | None,
     atol: float | None,
+    save_at: Any = None,
 ) -> _Plan:
     """Check the arguments and build the stepper."""
     if hasattr(model, "step") and hasattr(model, "n_layers"):
@@ -215,6 +218,11 @@ def _plan(
     t0, t1 = _span(t_span)
     edges = _edges(model, t0, t1)
     fixed = dt is not None or n_steps is not None
+    if hasattr(model, "step_limits"):
+        if rtol is not None or atol is not None:
+            raise ConfigError("rtol and atol belong to adaptive steps; this model takes steps under its CFL condition")
+        landing = _requested_times(save_at, t0, t1)
+        return _Plan(model, _under_limits(model, scheme, edges, dt, n_steps, landing, state), t0, t1)
     chosen = scheme_of(scheme) if scheme is not None else (RK4 if fixed else DORMAND_PRINCE)
     if not fixed:
         if not chosen.adaptive:
@@ -274,6 +282,37 @@ def _layered_plan(model: Any, y0: Any, t_span: tuple[float, float], own: Mapping
     return _Plan(model, stepper, float(depths[first]), float(depths[last]))
 
 
+def _under_limits(
+    model: Any,
+    scheme: str | Scheme | None,
+    edges: Array,
+    dt: float | None,
+    n_steps: int | None,
+    landing: Array,
+    y: Array,
+) -> FixedStepper:
+    """Steps under the CFL condition of a model: as long as it allows, or those given if they are short enough."""
+    names: tuple[str, ...] = model.schemes
+    chosen = scheme_of(names[0] if scheme is None else scheme)
+    if chosen.name not in names:
+        raise ConfigError(f"scheme {chosen.name} does not keep this model's state positive; take {' or '.join(names)}")
+    model.check(y)
+    if dt is None and n_steps is None:
+        edges = np.unique(np.concatenate([edges, landing]))
+        counts = np.maximum(np.ceil(np.diff(edges) / model.step_limits(edges) * (1.0 - 1e-12)), 1.0)
+        if len(edges) == 1:
+            edges, counts = np.repeat(edges, 2), np.zeros(1)
+        return FixedStepper(model, chosen, StepGrid(edges, counts.astype(np.int64)), y)
+    grid = _uniform(edges, dt, n_steps)
+    if grid.n_steps:
+        limits = model.step_limits(edges)
+        lengths = np.diff(edges) / grid.counts
+        worst = int(np.argmax(lengths / limits))
+        if lengths[worst] > limits[worst] * (1.0 + 1e-12):
+            raise ConfigError(cfl_words(float(lengths[worst]), float(limits[worst])))
+    return FixedStepper(model, chosen, grid, y)
+
+
 def _uniform(edges: Array, dt: float | None, n_steps: int | None) -> StepGrid:
     """Cut each interval between breakpoints into steps of the same length."""
     if dt is not None and n_steps is not None:
@@ -298,18 +337,24 @@ def _uniform(edges: Array, dt: float | None, n_steps: int | None) -> StepGrid:
     return StepGrid(edges, counts.astype(np.int64))
 
 
+def _requested_times(save_at: Any, t0: float, t1: float) -> Array:
+    """Save times asked for, increasing within the span."""
+    if save_at is None:
+        return np.unique([t0, t1])
+    if np.ndim(save_at) == 0:
+        n = positive_int("save_at", save_at)
+        times = t0 + (t1 - t0) * np.arange(n + 1) / n
+        times[-1] = t1
+        return np.asarray(times)
+    times = finite_array("save_at", save_at, shape=(None,))
+    if (np.diff(times) <= 0).any() or (len(times) and not t0 <= times[0] <= times[-1] <= t1):
+        raise ConfigError(f"save_at must increase strictly within [{t0!r}, {t1!r}]")
+    return times
+
+
 def _save_times(save_at: Any, plan: _Plan) -> tuple[Array, NDArray[np.int64] | None]:
     """Save times and, for fixed steps, the steps after which they fall."""
-    if save_at is None:
-        times = np.unique([plan.t0, plan.t1])
-    elif np.ndim(save_at) == 0:
-        n = positive_int("save_at", save_at)
-        times = plan.t0 + (plan.t1 - plan.t0) * np.arange(n + 1) / n
-        times[-1] = plan.t1
-    else:
-        times = finite_array("save_at", save_at, shape=(None,))
-        if (np.diff(times) <= 0).any() or (len(times) and not plan.t0 <= times[0] <= times[-1] <= plan.t1):
-            raise ConfigError(f"save_at must increase strictly within [{plan.t0!r}, {plan.t1!r}]")
+    times = _requested_times(save_at, plan.t0, plan.t1)
     stepper = plan.stepper
     if isinstance(stepper, AdaptiveStepper):
         return times, None
@@ -383,7 +428,7 @@ class _Pace:
         now = time.perf_counter()
         elapsed, self._last = now - self._last, now
         if taken >= self.steps:
-            self.steps = min(max(1, int(self.steps * min(4.0, _CALL_SECONDS / max(elapsed, 1e-9)))), 2**20)
+            self.steps = min(max(1, int(self.steps * min(16.0, _CALL_SECONDS / max(elapsed, 1e-9)))), 2**20)
         if self._progress and now - self._shown > 0.1:
             self._shown = now
             self._progress((t - self._t0) / self._span if self._span else 1.0)

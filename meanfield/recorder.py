@@ -114,11 +114,12 @@ class Recorder:
 
     def begin(self, stepper: AnyStepper) -> bool:
         """Open the sink; restore stepper and probes if it has a state to continue from."""
-        np.copyto(self._view, stepper.y)
+        if self.probes:
+            np.copyto(self._view, stepper.y)
         for probe in self.probes.values():
             if probe.accumulates:
                 probe.function.init(stepper.t, self._view, self.model)  # type: ignore[union-attr]
-        frames = self._frames(self._view)
+        frames = self._frames(stepper.y)
         values = {name: self._sample(name, p, stepper.t) for name, p in self.probes.items()}
         streams = {"time": "depth"} | {f"time_every_{k}": f"depth, every {k} steps" for k in self._cadences}
         clash = sorted((set(frames) | set(streams)) & set(values))
@@ -193,10 +194,10 @@ class Recorder:
     def _save(self, t: float, y: Array) -> None:
         np.copyto(self._view, y)
         rows = {name: field.values for name, field in self._frames(self._view).items()}
-        scratch = self._view.copy()
-        for name, probe in self.probes.items():
-            if probe.every is None:
-                rows[name] = probe.value(t, scratch, self.model)
+        watched = {name: probe for name, probe in self.probes.items() if probe.every is None}
+        scratch = self._view.copy() if watched else self._view
+        for name, probe in watched.items():
+            rows[name] = probe.value(t, scratch, self.model)
         self.sink.append("time", t, rows)
         self._last_saved = t
 
@@ -229,6 +230,8 @@ class Recorder:
 
     def end(self, stepper: AnyStepper, status: Status, message: str) -> None:
         """Commit for the last time: finished, or to be continued."""
+        if isinstance(self.sink, MemorySink):
+            return  # nothing to continue from, and no copy of the state to pay for
         if status is Status.INTERRUPTED:
             self.sink.commit(self.restart_state(stepper))
         else:
@@ -241,7 +244,7 @@ class Recorder:
     def solution(self, stepper: AnyStepper, status: Status, message: str) -> Solution:
         """Everything recorded, read back from the sink."""
         stats = {"n_steps": stepper.step, "n_rejected": stepper.n_rejected, "n_rates": stepper.n_rates}
-        return assemble(self.sink.read(), self.probes, stepper.y.copy(), stepper.t, status, message, stats)
+        return assemble(self.sink.read(), self.probes, stepper.y, stepper.t, status, message, stats)
 
 
 def assemble(

@@ -79,6 +79,11 @@ def _raise_unless_finite(what: str, values: Array, t: float, step: int) -> None:
         raise NumericalError(f"the {what} is {values[index]} at t={t!r}, step {step}, component {index}")
 
 
+def cfl_words(dt: float, largest: float) -> str:
+    """Message of a step that is too long."""
+    return f"dt = {dt!r} breaks the CFL condition: the largest dt is {largest:.6g}"
+
+
 class LayeredStepper(Stepper):
     """Layers of a network that no tableau expresses: the state changes shape from layer to layer.
 
@@ -139,7 +144,6 @@ class FixedStepper(RungeKuttaStepper):
         self.grid = grid
         self.n_steps = grid.n_steps
         self._fused = hasattr(model, "advance") and bool(model.fused(scheme))
-        self._backup = np.empty_like(self.y) if self._fused else self.y
         self._rate_known = False
         self._limited = hasattr(model, "largest_step")
 
@@ -160,7 +164,7 @@ class FixedStepper(RungeKuttaStepper):
         """Raise where dt is longer than the model allows at this state: `ConfigError` before the first step."""
         largest = float(self.model.largest_step(self.y, self._stages[0]))
         if dt > largest * (1.0 + 1e-12):
-            words = f"dt = {dt!r} breaks the CFL condition: the largest dt is {largest:.6g}"
+            words = cfl_words(dt, largest)
             if self.step == 0:
                 raise ConfigError(words)
             raise NumericalError(f"{words} at t={self.t!r}, step {self.step}")
@@ -172,14 +176,13 @@ class FixedStepper(RungeKuttaStepper):
             (self._advance_fused if self._fused else self._advance_stages)(count)
 
     def _advance_fused(self, count: int) -> None:
-        np.copyto(self._backup, self.y)
-        self.model.advance(self.scheme, self.grid, self.step, count, self.y)
+        self.model.advance(self.scheme, self.grid, self.step, count, self.y, self._trial)
         self.n_rates += count * self.scheme.n_stages
-        if all_finite(self.y.ravel()):
+        if all_finite(self._trial.ravel()):
+            self.y, self._trial = self._trial, self.y
             self._accept(count)
             return
         # A bad state stays bad, so one test a call is enough; the last good step is found by halving.
-        np.copyto(self.y, self._backup)
         if count == 1:
             if self.step == 0:
                 super().check_start()

@@ -15,19 +15,20 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module may import those that stand before it, in its own row or in one above. The files of
 # `folder/*` do not import each other. Every module has a place: a new one is entered here.
 LAYERS = (
-    ("L0 ground", "_version errors _checks _jit _vectormath _singlemath _tiles activations _activate parallel"),
+    ("L0 ground", "_version errors _checks _jit _vectormath _singlemath _tiles activations _activate _random _velocity _muscl"),
+    ("L0 ground", "parallel"),
     ("L1 compiled loops", "kernels.*"),
     ("L2 values", "grids meshes transfer operators.base operators.dense operators.separable operators.convolution"),
     ("L2 values", "operators.radial operators.onthefly operators.clusters operators.cross operators.blockwise"),
     ("L2 values", "operators.hierarchical operators.combined operators.masked operators.choice operators.path"),
-    ("L2 values", "formulas laws controls schemes fields _fieldfiles data"),
+    ("L2 values", "formulas laws cells controls schemes velocities features losses fields _fieldfiles data"),
     ("L2 files", "storage.syscalls storage.names storage.layout storage.safety storage.durable storage.image"),
     ("L2 files", "storage.segments storage.contents storage.netcdf storage.provenance storage.sealed storage.verify"),
     ("L2 files", "storage.seal storage.writer storage.reader storage.run"),
     ("L3 equations", "models.* constructions.*"),
-    ("L4 evolution", "solution probes steppers recorder integration exact export diagnostics.*"),
+    ("L4 evolution", "solution probes steppers recorder integration exact exact_laws export diagnostics.*"),
     ("L5 learning", "learning.*"),
-    ("L6 harness", "config verdict recording limits sweep plotting progress experiment"),
+    ("L6 harness", "config verdict recording limits sweep plotting progress experiment benchmarking"),
     ("L7 front", "__init__ cli __main__"),
 )
 

@@ -139,9 +139,9 @@ def test_advance_n_then_m_is_advance_n_plus_m_in_bytes(kind, placement, name):
         pytest.skip("no fused path for this combination")
     grid = StepGrid(np.array([0.0, 0.5, 1.0]), np.array([19, 18]))
     whole, parts = field(model), field(model)
-    model.advance(chosen, grid, 0, 37, whole)
+    model.advance(chosen, grid, 0, 37, whole.copy(), whole)
     for first, count in ((0, 1), (1, 20), (21, 16)):
-        model.advance(chosen, grid, first, count, parts)
+        model.advance(chosen, grid, first, count, parts.copy(), parts)
     np.testing.assert_array_equal(whole, parts)
 
 

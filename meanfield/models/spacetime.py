@@ -259,13 +259,14 @@ class SpaceTimeNetwork:
             return False
         return self._padded is not None or (self.placement == "outside" and scheme.n_stages == 1)
 
-    def advance(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array) -> None:
-        """Advance y in place through the steps first .. first + count - 1 of a step grid.
+    def advance(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> None:
+        """Fill out with the state after the steps first .. first + count - 1 of a step grid, from y before them.
 
         Equal to the generic loop to round-off; advancing n steps and then m gives
         the bytes of advancing n + m.
         """
-        rows = y.reshape(self._work[0].shape)
+        np.copyto(out, y)
+        rows = out.reshape(self._work[0].shape)
         times, lengths = grid.steps(scheme, first, count)
         if self._padded is not None:
             self._advance_separable(scheme, times, lengths, rows, *self._padded)

@@ -1,0 +1,138 @@
+"""Uniform cells on an interval or a rectangle: where densities and masses of finite volumes live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meanfield._checks import check_memory, finite_array, finite_float, positive_int
+from meanfield.errors import ConfigError
+from meanfield.laws import Law
+
+Array = NDArray[np.float64]
+
+_ROUNDOFF = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Cells of the same size on a box, in one or two dimensions.
+
+    Parameters
+    ----------
+    lower, upper
+        Corners of the box, (D,) each, lower < upper.
+    shape
+        Numbers of cells along each axis.
+
+    Raises
+    ------
+    ConfigError
+        For boxes that are empty, numbers that are no positive integers, or more than two dimensions.
+    ResourceError
+        For more cells than memory holds.
+    """
+
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        lower = tuple(finite_float("lower", v) for v in self.lower)
+        upper = tuple(finite_float("upper", v) for v in self.upper)
+        shape = tuple(positive_int("number of cells", n) for n in self.shape)
+        if not len(lower) == len(upper) == len(shape) or len(shape) not in (1, 2):
+            raise ConfigError(f"cells need one or two axes, got {len(lower)}, {len(upper)} and {len(shape)}")
+        for a, b in zip(lower, upper, strict=True):
+            if not a < b:
+                raise ConfigError(f"a box must have lower < upper, got {a!r} and {b!r}")
+        if min(shape) < 4:
+            raise ConfigError(f"cells need four and more along each axis, got {shape}")
+        check_memory(f"{' x '.join(map(str, shape))} cells", 8 * 12 * int(np.prod([float(n) for n in shape])))
+        for name, value in (("lower", lower), ("upper", upper), ("shape", shape)):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def line(cls, lower: float, upper: float, n: int) -> Cells:
+        """Cells on the interval [lower, upper]."""
+        return cls((lower,), (upper,), (n,))
+
+    @classmethod
+    def box(cls, lower: Sequence[float], upper: Sequence[float], shape: Sequence[int]) -> Cells:
+        """Cells on a rectangle."""
+        return cls(tuple(lower), tuple(upper), tuple(shape))
+
+    @property
+    def dim(self) -> int:
+        """Number of axes, D."""
+        return len(self.shape)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Lengths of a cell."""
+        return tuple((b - a) / n for a, b, n in zip(self.lower, self.upper, self.shape, strict=True))
+
+    @property
+    def volume(self) -> float:
+        """Length or area of a cell."""
+        return float(np.prod(self.spacing))
+
+    def faces(self, axis: int = 0) -> Array:
+        """Places of the faces along an axis, (n + 1,)."""
+        return np.asarray(self.lower[axis] + self.spacing[axis] * np.arange(self.shape[axis] + 1))
+
+    def centres(self, axis: int = 0) -> Array:
+        """Places of the centres along an axis, (n,)."""
+        return np.asarray(self.lower[axis] + self.spacing[axis] * (np.arange(self.shape[axis]) + 0.5))
+
+    def points(self) -> Array:
+        """Centres of all cells, (D, cells)."""
+        axes = [self.centres(d) for d in range(self.dim)]
+        return np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")])
+
+    def average(self, density: Callable[..., Any], order: int = 5) -> Array:
+        """Means over the cells of a density f(x) or f(x_1, x_2), NumPy-vectorised, by `order` Gauss points an axis.
+
+        Raises
+        ------
+        ConfigError
+            For a density that is negative or not finite.
+        """
+        s, w = np.polynomial.legendre.leggauss(positive_int("order", order))
+        w = w / 2
+        at = [self.centres(d)[:, None] + 0.5 * self.spacing[d] * s for d in range(self.dim)]
+        if self.dim == 1:
+            values = finite_array("density", np.broadcast_to(density(at[0]), at[0].shape)) @ w
+        else:
+            x, y = at[0][:, :, None, None], at[1][None, None]
+            raw = np.broadcast_to(density(x, y), (*at[0].shape, *at[1].shape))
+            values = np.einsum("iajb,a,b->ij", finite_array("density", raw), w, w)
+        return self.checked(np.ascontiguousarray(values))
+
+    def checked(self, g: Any) -> Array:
+        """Return densities g of the shape of the cells, or raise `ConfigError`, also where one is negative."""
+        density = finite_array("density", g, shape=self.shape)
+        if (density < 0.0).any():
+            raise ConfigError(f"the density must be >= 0, its minimum is {float(density.min())!r}")
+        return density
+
+    def mass(self, g: Array) -> float:
+        """Total mass sum g |cell| of densities g."""
+        return float(g.sum() * self.volume)
+
+    def law(self, g: Any, axis: int = 0) -> Law:
+        """Law on the line of densities g, scaled to mass 1; in two dimensions the marginal along an axis."""
+        g = finite_array("density", g, shape=self.shape)
+        line = g if self.dim == 1 else g.sum(axis=1 - axis)
+        least = float(line.min())
+        if least < -_ROUNDOFF * float(np.abs(line).max()):
+            raise ConfigError(f"the density must be >= 0, its minimum is {least!r}")
+        return Law.cells(self.faces(axis), np.maximum(line, 0.0))
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the cells, for digests of runs."""
+        return {"lower": list(self.lower), "upper": list(self.upper), "shape": list(self.shape)}

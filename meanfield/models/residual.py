@@ -1,0 +1,90 @@
+"""Residual networks on a batch: every sample follows the velocity of the network, as a particle.
+
+    d_t x_j = v(t, x_j),   j = 1 .. n,      v = sigma(W x + b), W sigma(x) + b, or V sigma(W x + b) + c
+
+An Euler step is a layer. The law of the n samples solves the continuity equation, and is
+within O(n^-1/2) of the law of infinitely many.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meanfield._checks import check_memory, positive_int
+from meanfield.fields import Field
+from meanfield.schemes import Scheme, StepGrid
+from meanfield.storage.layout import Axis
+from meanfield.velocities import Velocity
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualNetwork:
+    """Residual network, or neural ODE, on n samples; the state is (d, n), components first.
+
+    Fixed steps run through all layers block by block, so that time is spent in sigma and not in memory; memory
+    is that of the state.
+
+    Parameters
+    ----------
+    velocity
+        v, with its parameters over depth.
+    n_samples
+        n.
+
+    Raises
+    ------
+    ConfigError
+        For a number of samples that is no positive integer.
+    ResourceError
+        For batches that do not fit into memory.
+    """
+
+    velocity: Velocity
+    n_samples: int
+
+    def __post_init__(self) -> None:
+        n = positive_int("n_samples", self.n_samples)
+        check_memory(f"a batch of {n} samples in {self.velocity.dim} dimensions", 8 * 5 * n * self.velocity.dim)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the state, (d, n)."""
+        return self.velocity.dim, self.n_samples
+
+    @property
+    def breakpoints(self) -> Array:
+        """Depths at which a parameter is not smooth."""
+        return self.velocity.breakpoints
+
+    def rate(self, t: float, y: Array, out: Array) -> None:
+        """Fill out with v(t, x_j)."""
+        self.velocity.value(t, y, out)
+
+    def fused(self, scheme: Scheme) -> bool:  # noqa: ARG002 (every scheme has the compiled path)
+        """Whether `advance` has a compiled path for the scheme: always."""
+        return True
+
+    def advance(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> None:
+        """Fill out with the state after `count` steps of a step grid, from y before them; see `Velocity.carry`."""
+        self.velocity.carry(scheme, grid, first, count, y, out)
+
+    def fields(self, y: Array) -> dict[str, Field]:
+        """Activations x over components and samples."""
+        return {"x": Field(y, ("component", "sample"), units="1", long_name="activation")}
+
+    def axes(self) -> tuple[Axis, ...]:
+        """Coordinates of the axes that `fields` names."""
+        return (
+            Axis("component", np.arange(self.velocity.dim), units="1", long_name="index of the component"),
+            Axis("sample", np.arange(self.n_samples), units="1", long_name="index of the sample"),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the model, for digests of runs."""
+        return {"model": "ResidualNetwork", "velocity": self.velocity, "shape": list(self.shape)}
