@@ -214,17 +214,8 @@ class Velocity:
         table = self.table(times[:1] if self.constant else times)
         table = np.broadcast_to(table, (count, *table.shape[1:]))
         a, b = np.ascontiguousarray(scheme.a[:s, :s]), np.ascontiguousarray(scheme.b[:s])
-        arguments = (
-            self.activation.code,
-            FORMS[self.form],
-            self.width,
-            np.ascontiguousarray(table),
-            a,
-            b,
-            lengths,
-            y,
-            out,
-        )
+        code, form = self.activation.code, FORMS[self.form]
+        run = partial(carry, code, form, self.width, np.ascontiguousarray(table), a, b, lengths, y, out)
         # Blocks of 50 microseconds of work and more, whatever the number of steps; each particle is on its own.
         size = max(BLOCK, _BLOCK // max(1, min(count * s, 128)) // BLOCK * BLOCK)
         for_blocks(run, y.shape[1], size)
