@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from meanfield._checks import check_memory, finite_array, finite_float, positive_int
 from meanfield.errors import ConfigError
 from meanfield.laws import Law
+from meanfield.storage.layout import Axis
 
 Array = NDArray[np.float64]
 
@@ -133,6 +134,26 @@ class Cells:
             raise ConfigError(f"the density must be >= 0, its minimum is {least!r}")
         return Law.cells(self.faces(axis), np.maximum(line, 0.0))
 
+    def axes(self) -> tuple[Axis, ...]:
+        """Coordinates for files: the centres along each axis, x or x_1 and x_2."""
+        names = ("x",) if self.dim == 1 else ("x_1", "x_2")
+        return tuple(Axis(name, self.centres(d), units="1", long_name="activation") for d, name in enumerate(names))
+
     def describe(self) -> dict[str, Any]:
         """What determines the cells, for digests of runs."""
         return {"lower": list(self.lower), "upper": list(self.upper), "shape": list(self.shape)}
+
+
+def exchange_weights(z: Array) -> tuple[Array, Array]:
+    """B(-z) and B(z) with B(z) = z/(e^z - 1), B(0) = 1: weights of an exponentially fitted flux.
+
+    Where a density grows by the factor e^z from one cell to the next, B(-z) g and B(z) g' agree: no flux.
+    Without cancellation for any z. Source: Scharfetter, Gummel, IEEE Transactions on Electron Devices 16 (1969).
+    """
+    small = np.abs(z) < 1e-5
+    size = np.where(small, 1.0, np.abs(z))
+    decaying = size * np.exp(-size) / -np.expm1(-size)
+    growing = size / -np.expm1(-size)
+    up, down = np.where(z > 0.0, growing, decaying), np.where(z > 0.0, decaying, growing)
+    near = z * z / 12.0
+    return np.where(small, 1.0 + 0.5 * z + near, up), np.where(small, 1.0 - 0.5 * z + near, down)

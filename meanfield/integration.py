@@ -27,7 +27,7 @@ from meanfield.models.function import FunctionModel
 from meanfield.parallel import blas_single_thread
 from meanfield.probes import normalise
 from meanfield.recorder import AnyStepper, MemorySink, Recorder, Sink
-from meanfield.schemes import DORMAND_PRINCE, RK4, Scheme, StepGrid
+from meanfield.schemes import DORMAND_PRINCE, EULER, RK4, Scheme, StepGrid
 from meanfield.schemes import scheme as scheme_of
 from meanfield.solution import Solution, Status
 from meanfield.steppers import AdaptiveStepper, FixedStepper, LayeredStepper, cfl_words
@@ -70,7 +70,7 @@ def integrate(
         (t0, T) with T >= t0; of a layered network two of its depths, as the save times.
     scheme
         Name or tableau. By default RK4 where `dt` or `n_steps` is given, else adaptive Dormand-Prince.
-        A model with a CFL condition brings its own default.
+        A model with a CFL condition brings its own default, one with noise takes Euler-Maruyama steps.
     dt, n_steps
         Fixed step, or the number of steps over the whole span; dt must divide each interval between breakpoints.
         A model with a CFL condition needs neither: it takes the longest steps allowed that land on the save times.
@@ -223,7 +223,13 @@ def _plan(
             raise ConfigError("rtol and atol belong to adaptive steps; this model takes steps under its CFL condition")
         landing = _requested_times(save_at, t0, t1)
         return _Plan(model, _under_limits(model, scheme, edges, dt, n_steps, landing, state), t0, t1)
-    chosen = scheme_of(scheme) if scheme is not None else (RK4 if fixed else DORMAND_PRINCE)
+    stochastic = bool(getattr(model, "stochastic", False))
+    if stochastic and not fixed:
+        raise ConfigError("a model with noise takes fixed steps: give dt or n_steps")
+    default = EULER if stochastic else RK4 if fixed else DORMAND_PRINCE
+    chosen = default if scheme is None else scheme_of(scheme)
+    if stochastic and chosen.n_stages > 1:
+        raise ConfigError(f"scheme {chosen.name} does not apply to a model with noise: take euler (Euler-Maruyama)")
     if not fixed:
         if not chosen.adaptive:
             raise ConfigError(f"scheme {chosen.name} has no error estimate: give dt or n_steps")

@@ -146,6 +146,7 @@ class FixedStepper(RungeKuttaStepper):
         self._fused = hasattr(model, "advance") and bool(model.fused(scheme))
         self._rate_known = False
         self._limited = hasattr(model, "largest_step")
+        self._noise = np.empty_like(self.y) if getattr(model, "stochastic", False) and not self._fused else None
 
     @property
     def done(self) -> bool:
@@ -206,6 +207,9 @@ class FixedStepper(RungeKuttaStepper):
                 combine(flat, k[:i], scheme.a[i, :i], dt, trial)
                 self._rate(row[i], self._trial, i)
             combine(flat, k, scheme.b[:n_stages], dt, trial)
+            if self._noise is not None:
+                self.model.noise(row[0], self.y, self.step, self._noise)
+                trial += math.sqrt(dt) * self._noise.ravel()
             if not all_finite(trial):
                 self.problem = Status.NONFINITE
                 return

@@ -231,10 +231,7 @@ class ContinuityEquation:
 
     def axes(self) -> tuple[Axis, ...]:
         """Coordinates of the axes that `fields` names: the centres of the cells."""
-        names = ("x",) if self.cells.dim == 1 else ("x_1", "x_2")
-        return tuple(
-            Axis(name, self.cells.centres(d), units="1", long_name="activation") for d, name in enumerate(names)
-        )
+        return self.cells.axes()
 
     def describe(self) -> dict[str, Any]:
         """What determines the model, for digests of runs."""

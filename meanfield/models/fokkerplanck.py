@@ -1,0 +1,269 @@
+"""The Fokker-Planck equation of noisy activations, by finite volumes whose steady state is the true one.
+
+    d_t g + div(v g) = (nu^2/2) Laplace(K^2 g),      d x = v dt + nu K(x) dB   (Ito)
+
+Across a face the flux is that of the exact solution with constant flux (Scharfetter-Gummel): with
+P = (2/nu^2) int v/K^2 between the centres and B(z) = z/(e^z - 1),
+
+    J = (nu^2/(2 h)) (B(-P) K_i^2 g_i - B(P) K_{i+1}^2 g_{i+1}),
+
+which vanishes exactly where K^2 g e^{-int 2 v/(nu K)^2} is constant. Mass is conserved to round-off and densities
+stay positive under the step limit, which chooses the steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meanfield._checks import check_memory, finite_array, finite_float
+from meanfield.cells import Cells, exchange_weights
+from meanfield.errors import ConfigError, NumericalError
+from meanfield.fields import Field
+from meanfield.kernels.diffusion import two_stages
+from meanfield.laws import Law
+from meanfield.schemes import Scheme, StepGrid
+from meanfield.storage.layout import Axis
+from meanfield.velocities import Velocity
+
+Array = NDArray[np.float64]
+
+_GAUSS = np.polynomial.legendre.leggauss(6)
+
+
+@dataclass(frozen=True, eq=False)
+class _Faces:
+    """Exchange coefficients over the faces of both axes, already over h, and the longest positive step."""
+
+    coefficients: tuple[Array, Array, Array, Array]
+    longest: float
+
+
+@dataclass(frozen=True, eq=False)
+class FokkerPlanck:
+    """Fokker-Planck equation on cells with walls; the state is the density g, means over the cells.
+
+    Of second order in the cell where diffusion matters; where |P| is large a face is upwind, of order one.
+    Steps are O(h^2).
+
+    Parameters
+    ----------
+    cells
+        Cells in one or two dimensions.
+    velocity
+        v, of the same dimension.
+    nu
+        Strength of the noise, > 0.
+    amplitude
+        K: a number or a NumPy-vectorised callable of the coordinates, K(x) or K(x_1, x_2), without zeros
+        inside the box.
+
+    Raises
+    ------
+    ConfigError
+        For dimensions that differ, nu <= 0 or an amplitude with zeros.
+    ResourceError
+        For more cells than memory holds.
+    """
+
+    cells: Cells
+    velocity: Velocity
+    nu: float
+    amplitude: Any = 1.0
+    schemes: tuple[str, ...] = field(default=("ssprk2", "heun", "ssprk3", "euler"), init=False)
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.velocity.dim != self.cells.dim:
+            raise ConfigError(f"the velocity has dimension {self.velocity.dim}, but the cells {self.cells.dim}")
+        object.__setattr__(self, "nu", finite_float("nu", self.nu, above=0.0))
+        if not callable(self.amplitude):
+            finite_float("amplitude", self.amplitude)
+        check_memory("coefficients of the faces", 8 * 12 * int(np.prod(self.shape)))
+        if (self._squares(self.cells.points()) == 0.0).any():
+            raise ConfigError("amplitude must not be 0 inside the box: no mass crosses such a point; cut the box there")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the state, that of the cells."""
+        return self.cells.shape
+
+    @property
+    def breakpoints(self) -> Array:
+        """Depths at which a parameter is not smooth."""
+        return self.velocity.breakpoints
+
+    def check(self, y: Array) -> None:
+        """Raise `ConfigError` unless a state is a density: of the right shape and nowhere negative."""
+        self.cells.checked(y)
+
+    def _squares(self, points: Array) -> Array:
+        """K^2 at points (D, n)."""
+        raw = self.amplitude(*points) if callable(self.amplitude) else self.amplitude
+        values = finite_array("amplitude", np.broadcast_to(raw, points.shape[1:]))
+        return np.asarray(values**2)
+
+    def drops(self, t: float, axis: int = 0) -> Array:
+        """P = (2/nu^2) int v/K^2 from each centre to the next along an axis, by Gauss quadrature."""
+        cells, (s, w) = self.cells, _GAUSS
+        h = cells.spacing[axis]
+        shape = tuple(n - (d == axis) for d, n in enumerate(cells.shape))
+        total = np.zeros(shape)
+        for place, weight in zip(0.5 * (s + 1.0), 0.5 * w, strict=True):
+            axes = [cells.centres(d)[:-1] + place * h if d == axis else cells.centres(d) for d in range(cells.dim)]
+            points = np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")])
+            total += weight * (self.velocity.value(t, points)[axis] / self._squares(points)).reshape(shape)
+        return np.asarray((2.0 * h / self.nu**2) * total)
+
+    def _faces(self, t: float) -> _Faces:
+        """Coefficients at depth t, kept for the parameters last seen."""
+        row = self.velocity.table(np.array(t))
+        known = self._kept.get("faces")
+        if known is not None and np.array_equal(known[0], row):
+            faces: _Faces = known[1]
+            return faces
+        squares = self._squares(self.cells.points()).reshape(self.shape)
+        outflow, pairs = np.zeros(self.shape), []
+        for axis, h in enumerate(self.cells.spacing):
+            low, high = (tuple(_side(d == axis, end) for d in range(len(self.shape))) for end in (0, 1))
+            ahead, back = exchange_weights(self.drops(t, axis))
+            up, down = ((0.5 * self.nu**2 / h**2) * b * squares[k] for b, k in ((ahead, low), (back, high)))
+            outflow[low] += up
+            outflow[high] += down
+            pairs.append((up, down))
+        if len(pairs) == 1:
+            empty = np.empty((0, self.shape[0]))
+            pairs = [(empty, empty), (pairs[0][0][None], pairs[0][1][None])]
+        made = _Faces((*pairs[0], *pairs[1]), float(1.0 / outflow.max()))
+        self._kept["faces"] = (row, made)
+        return made
+
+    def step_limits(self, edges: Array) -> Array:
+        """Largest step in each interval between depths: no cell gives away more than it holds.
+
+        Parameters that depend smoothly on depth are looked at in five places; `advance` checks every step again.
+        """
+        if self.velocity.constant:
+            return np.full(len(edges) - 1, self._faces(0.0).longest)
+        limits = np.empty(len(edges) - 1)
+        for k, (a, b) in enumerate(pairwise(edges.tolist())):
+            times = np.minimum(np.linspace(a, b, 5), np.nextafter(b, a))
+            limits[k] = min(self._faces(float(t)).longest for t in times)
+        return limits
+
+    def rate(self, t: float, y: Array, out: Array) -> None:
+        """Fill out with the rate of the density."""
+        up_1, down_1, up_2, down_2 = self._faces(t).coefficients
+        g, rate = y.reshape(-1, y.shape[-1]), np.zeros((y.size // y.shape[-1], y.shape[-1]))
+        for flux, low, high in (
+            (up_1 * g[:-1] - down_1 * g[1:], np.s_[:-1], np.s_[1:]),
+            (up_2 * g[:, :-1] - down_2 * g[:, 1:], np.s_[:, :-1], np.s_[:, 1:]),
+        ):
+            rate[low] -= flux
+            rate[high] += flux
+        out[...] = rate.reshape(y.shape)
+
+    def fused(self, scheme: Scheme) -> bool:
+        """Whether `advance` has a compiled path for the scheme: SSPRK2, whose tableau is Heun's."""
+        return scheme.name in ("ssprk2", "heun")
+
+    def advance(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> None:
+        """Fill out with the state after `count` steps of a step grid, from y before them.
+
+        Equal to the generic loop to round-off; advancing n steps and then m gives the bytes of advancing n + m.
+
+        Raises
+        ------
+        NumericalError
+            If a step turns out to be longer than positivity allows.
+        """
+        times, lengths = grid.steps(scheme, first, count)
+        u = y.reshape(-1, y.shape[-1]).copy()
+        work = np.empty((2, *u.shape))
+        if self.velocity.constant:
+            # The same coefficients for both stages, without a copy.
+            both = [np.stack([c, c]) for c in self._faces(0.0).coefficients]
+            two_stages(both[0], both[1], both[2], both[3], lengths, u, work[0], work[1])
+        else:
+            for (begin, end), dt in zip(times.tolist(), lengths.tolist(), strict=True):
+                stages = [self._faces(begin), self._faces(end)]
+                longest = min(s.longest for s in stages)
+                if dt > longest * (1.0 + 1e-12):
+                    raise NumericalError(f"dt = {dt!r} breaks the CFL condition at t={begin!r}: at most {longest:.6g}")
+                both = [np.stack(pair) for pair in zip(*(s.coefficients for s in stages), strict=True)]
+                two_stages(both[0], both[1], both[2], both[3], np.array([dt]), u, work[0], work[1])
+        out[...] = u.reshape(y.shape)
+
+    def steady_state(self, t: float = 0.0) -> Array:
+        """Density of mass 1 that does not change under the parameters at depth t.
+
+        On a line g_i = exp(sum P)/K_i^2, without an equation to solve; in two dimensions by a sparse one.
+        """
+        if self.cells.dim == 1:
+            level = np.concatenate([[0.0], np.cumsum(self.drops(t))])
+            log = level - np.log(self._squares(self.cells.points()))
+            g = np.exp(log - log.max())
+            return np.asarray(g / self.cells.mass(g))
+        return self._sparse_steady_state(t)
+
+    def _sparse_steady_state(self, t: float) -> Array:
+        from scipy.sparse import coo_array  # noqa: PLC0415 (slow to import)
+        from scipy.sparse.linalg import splu  # noqa: PLC0415
+
+        up_1, down_1, up_2, down_2 = self._faces(t).coefficients
+        number = np.arange(int(np.prod(self.shape))).reshape(self.shape)
+        rows, columns, values = [], [], []
+        for up, down, a, b in (
+            (up_1, down_1, number[:-1], number[1:]),
+            (up_2, down_2, number[:, :-1], number[:, 1:]),
+        ):
+            for weight, source, target in ((up, a, b), (down, b, a)):
+                rows += [target.ravel(), source.ravel()]
+                columns += [source.ravel(), source.ravel()]
+                values += [weight.ravel(), -weight.ravel()]
+        n = number.size
+        matrix = coo_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), (n, n)).tocsc()
+        # The columns sum to 0: with the value 1 in the largest cell the others follow from a regular system.
+        pinned = int(np.argmin(np.abs(matrix.diagonal())))
+        keep = np.delete(np.arange(n), pinned)
+        g = np.ones(n)
+        g[keep] = splu(matrix[keep][:, keep].tocsc()).solve(-matrix[keep][:, [pinned]].toarray().ravel())
+        g = np.maximum(g, 0.0).reshape(self.shape)
+        return np.asarray(g / self.cells.mass(g))
+
+    def mass(self, y: Array) -> float:
+        """Total mass of a state."""
+        return self.cells.mass(y)
+
+    def law(self, y: Array, axis: int = 0) -> Law:
+        """Law of a state on the line, or its marginal along an axis."""
+        return self.cells.law(y, axis)
+
+    def fields(self, y: Array) -> dict[str, Field]:
+        """Density of a state over the cells."""
+        return {"density": Field(y, tuple(a.name for a in self.axes()), units="1", long_name="density of activations")}
+
+    def axes(self) -> tuple[Axis, ...]:
+        """Coordinates of the axes that `fields` names: the centres of the cells."""
+        return self.cells.axes()
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the model, for digests of runs."""
+        return {
+            "model": "FokkerPlanck",
+            "cells": self.cells,
+            "velocity": self.velocity,
+            "nu": self.nu,
+            "amplitude": self.amplitude,
+        }
+
+
+def _side(moves: bool, end: int) -> slice:
+    """Cells before (end 0) or behind (end 1) the faces of an axis."""
+    if not moves:
+        return slice(None)
+    return slice(None, -1) if end == 0 else slice(1, None)
