@@ -248,8 +248,8 @@ def samples(config: Config, run: RunFile) -> None:
     velocity = Velocity.outside("identity", w * (1 + config.planted), b)
     mean, variance = (float(np.squeeze(v)) for v in gaussian_flow(t, w, b, 0.0, 1.0))
     sizes, deviation = np.array([64, 256, 1024, 4096]), math.sqrt(variance)
-    level = (np.arange(40_001) / 40_000).clip(1e-15, 1 - 1e-15)
-    exact = Law.cells(mean + deviation * ndtri(level), np.diff(level))
+    standard = np.linspace(-ENDS, ENDS, 40_001)
+    exact = Law.cells(mean + deviation * standard, np.diff(ndtr(standard)))
 
     def distances() -> dict[str, np.ndarray]:
         rng, rows = np.random.default_rng(run.seed), []

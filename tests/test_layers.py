@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module may import those that stand before it, in its own row or in one above. The files of
 # `folder/*` do not import each other. Every module has a place: a new one is entered here.
 LAYERS = (
-    ("L0 ground", "_version errors _checks _jit _vectormath _singlemath _tiles activations _activate _random _velocity _muscl"),
-    ("L0 ground", "parallel"),
+    ("L0 ground", "_version errors _checks _jit _vectormath _singlemath _tiles"),
+    ("L0 ground", "activations _activate _random _velocity _muscl parallel"),
     ("L1 compiled loops", "kernels.*"),
     ("L2 values", "grids meshes transfer operators.base operators.dense operators.separable operators.convolution"),
     ("L2 values", "operators.radial operators.onthefly operators.clusters operators.cross operators.blockwise"),

@@ -7,6 +7,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from meanfield import integrate
+from meanfield._random import fill_normal
 from meanfield.activations import activation
 from meanfield.controls import Controls
 from meanfield.diagnostics.rates import observed_order
@@ -176,3 +177,25 @@ def test_bad_velocities_are_refused():
     with pytest.raises(ConfigError, match="n_samples"):
         ResidualNetwork(Velocity.outside("tanh", 1.0), 0)
     assert Velocity.outside(activation("relu"), 1.0).activation.name == "relu"
+
+
+def test_noisy_layers_are_euler_maruyama_steps_with_the_same_bytes_for_any_threads():
+    velocity, x = Velocity.outside("tanh", -1.0, 0.3), RNG.standard_normal((1, 40_000))
+    model, before = ResidualNetwork(velocity, 40_000, 0.7, lambda x: 1 + x**2, seed=3), get_threads()
+    ends = []
+    try:
+        for n in (1, 2):
+            set_threads(n)
+            ends.append(integrate(model, x, (0.0, 0.5), n_steps=5).final)
+    finally:
+        set_threads(before)
+    np.testing.assert_array_equal(*ends)
+    y, xi = x, np.empty(x.shape)
+    for k in range(5):
+        fill_normal(np.uint64(3), np.uint64(k), 0, xi)
+        y = y + 0.1 * velocity.value(0.0, y) + np.sqrt(0.1) * 0.7 * (1 + y**2) * xi
+    np.testing.assert_allclose(ends[0], y, rtol=1e-12)
+    with pytest.raises(ConfigError, match="noise"):
+        integrate(model, x, (0.0, 0.5), scheme="rk4", n_steps=5)
+    with pytest.raises(ConfigError, match="noise"):
+        integrate(model, x, (0.0, 0.5))

@@ -3,7 +3,8 @@
     d_t x_j = v(t, x_j),   j = 1 .. n,      v = sigma(W x + b), W sigma(x) + b, or V sigma(W x + b) + c
 
 An Euler step is a layer. The law of the n samples solves the continuity equation, and is
-within O(n^-1/2) of the law of infinitely many.
+within O(n^-1/2) of the law of infinitely many. With noise nu K(x) dB the samples follow
+Euler-Maruyama steps, and their law the Fokker-Planck equation.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import check_memory, positive_int
+from meanfield._checks import check_memory, finite_float, positive_int
+from meanfield._random import fill_normal
+from meanfield.errors import ConfigError
 from meanfield.fields import Field
+from meanfield.parallel import for_blocks
 from meanfield.schemes import Scheme, StepGrid
 from meanfield.storage.layout import Axis
 from meanfield.velocities import Velocity
 
 Array = NDArray[np.float64]
+
+_BLOCK = 16384
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,20 +42,34 @@ class ResidualNetwork:
         v, with its parameters over depth.
     n_samples
         n.
+    nu
+        Strength of the noise, >= 0; with noise steps are fixed, and drawn numbers depend on (seed, step, sample) only.
+    amplitude
+        K: a number or a NumPy-vectorised callable of the coordinates, K(x) or K(x_1, x_2, ...).
+    seed
+        Seed of the noise, >= 0.
 
     Raises
     ------
     ConfigError
-        For a number of samples that is no positive integer.
+        For values out of range.
     ResourceError
         For batches that do not fit into memory.
     """
 
     velocity: Velocity
     n_samples: int
+    nu: float = 0.0
+    amplitude: Any = 1.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         n = positive_int("n_samples", self.n_samples)
+        object.__setattr__(self, "nu", finite_float("nu", self.nu, least=0.0))
+        if not callable(self.amplitude):
+            finite_float("amplitude", self.amplitude)
+        if positive_int("seed + 1", self.seed + 1) > 2**63 - 1:
+            raise ConfigError(f"seed is out of range: {self.seed}")
         check_memory(f"a batch of {n} samples in {self.velocity.dim} dimensions", 8 * 5 * n * self.velocity.dim)
 
     @property
@@ -66,9 +86,20 @@ class ResidualNetwork:
         """Fill out with v(t, x_j)."""
         self.velocity.value(t, y, out)
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether steps add noise."""
+        return self.nu > 0.0
+
+    def noise(self, t: float, y: Array, step: int, out: Array) -> None:  # noqa: ARG002  (every model has a time)
+        """Fill out with nu K(x_j) xi_j, xi standard normal keyed by (seed, step, sample)."""
+        seed, number = np.uint64(self.seed), np.uint64(step)
+        for_blocks(lambda i, j: fill_normal(seed, number, i, out[:, i:j]), self.n_samples, _BLOCK)
+        out *= self.nu * (self.amplitude(*y) if callable(self.amplitude) else self.amplitude)
+
     def fused(self, scheme: Scheme) -> bool:  # noqa: ARG002 (every scheme has the compiled path)
-        """Whether `advance` has a compiled path for the scheme: always."""
-        return True
+        """Whether `advance` has a compiled path for the scheme: always, but with noise never."""
+        return not self.stochastic
 
     def advance(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> None:
         """Fill out with the state after `count` steps of a step grid, from y before them; see `Velocity.carry`."""
@@ -87,4 +118,9 @@ class ResidualNetwork:
 
     def describe(self) -> dict[str, Any]:
         """What determines the model, for digests of runs."""
-        return {"model": "ResidualNetwork", "velocity": self.velocity, "shape": list(self.shape)}
+        return {
+            "model": "ResidualNetwork",
+            "velocity": self.velocity,
+            "shape": list(self.shape),
+            "noise": [self.nu, self.amplitude, self.seed],
+        }
