@@ -117,10 +117,8 @@ def plane(config: Config, run: RunFile) -> None:
             cells = Cells.box((-4.0, -4.0), (4.0, 4.0), (n, n))
             line = np.diff(ndtr(2 * cells.faces()))
             end = integrate(ContinuityEquation(cells, velocity), np.outer(line, line) / cells.volume, (0.0, 0.8)).final
-            x, m = cells.points(), (end * cells.volume).ravel()
-            first = x @ m
-            second = (x * m) @ x.T - np.outer(first, first)
-            found.append(max(np.abs(first - mean).max(), np.abs(second - covariance).max()))
+            gaps = cells.mean(end) - mean, cells.covariance(end) - covariance
+            found.append(max(float(np.abs(gap).max()) for gap in gaps))
         return {"n": sizes, "error": np.array(found)}
 
     table = run.once("plane", errors, (sizes, config.planted))

@@ -27,7 +27,7 @@ import numpy as np
 from meanfield.cells import Cells
 from meanfield.config import option
 from meanfield.data import digits, wine
-from meanfield.diagnostics.fluctuations import mean_over_seeds, scaled_variance
+from meanfield.diagnostics.fluctuations import coupling_distance, mean_over_seeds, scaled_variance
 from meanfield.diagnostics.rates import fit_rate
 from meanfield.diagnostics.wasserstein import wasserstein
 from meanfield.experiment import Experiment, RunFile
@@ -51,6 +51,7 @@ CONFIDENCE = 0.99
 BLIND = (
     "linear: M Var",
     "linear: E(m_M - a)^2",
+    "linear: the neurons' variance",
     "free energy",
     "the grid's steady state",
     "particles and grid",
@@ -197,16 +198,12 @@ def grid_and_particles(config: Config, run: RunFile) -> None:
     for two, words in ((False, "one parameter"), (True, "two parameters")):
         model, label = on_a_grid(config, two), "two" if two else "one"
         start = model.normal(0.5, 0.7)
-        steps = time_steps(model, start, 12.0)
         probes = {"free_energy": Probe(lambda _t, y, m: m.free_energy(y), every=1)}
-        way = run.integrate(
-            f"grid_{label}", model, start, (0.0, 12.0), scheme="euler", n_steps=steps, save_at=12,
-            probes=probes,
-        )  # fmt: skip
+        way = run.integrate(f"grid_{label}", model, start, (0.0, 12.0), save_at=12, probes=probes)
         energy = way.probes["free_energy"][1]
         rise = float(np.diff(energy).max())
         run.at_most(
-            f"free energy never increases, {words} (largest change of {steps} steps)",
+            f"free energy never increases, {words} (largest change of {len(energy) - 1} steps)",
             1e-13,
             rise,
             reason="round-off of a sum",
@@ -216,7 +213,7 @@ def grid_and_particles(config: Config, run: RunFile) -> None:
         rest = model.fixed_point().raise_for_status().masses
         floor = model.free_energy(rest)
         run.once(f"gibbs_{label}", lambda floor=floor: {"free_energy": np.array([floor])}, (label, config.planted))
-        gap = float(np.abs(integrate(model, rest, (0.0, 1.0), scheme="euler", n_steps=steps // 12).final - rest).sum())
+        gap = float(np.abs(integrate(model, rest, (0.0, 1.0)).final - rest).sum())
         run.at_most(f"the grid's steady state is the Gibbs law, {words}", 1e-9, gap,
                     reason="change of the fixed point over a unit of time", source=PAPER)  # fmt: skip
         neurons = as_particles(config, two, config.particles, run.seed + 1)
@@ -232,22 +229,12 @@ def grid_and_particles(config: Config, run: RunFile) -> None:
     run.verdict(Verdict.at_least("masses of the grid stay nonnegative", 0.0, least, reason="exact", source=PAPER))
 
 
-def time_steps(model: NeuronDensity, start: np.ndarray, end: float) -> int:
-    """Number of steps, a multiple of 12, that keeps the free energy falling: half the longest step at the start."""
-    rate = np.empty(model.shape)
-    model.rate(0.0, start, rate)
-    return 12 * math.ceil(end / (0.5 * model.largest_step(start, rate)) / 12)
-
-
 def errors_over_width(config: Config, run: RunFile) -> None:
     """Outputs of M neurons against the grid, and paths of the same noise against those of many neurons."""
     widths = [2**k for k in range(5, int(math.log2(config.widest)) + 1)]
     model = on_a_grid(config, True)
     start = model.normal(0.5, 0.7)
-    limit = model.outputs(
-        integrate(model, start, (0.0, 2.0), scheme="euler", n_steps=time_steps(model, start, 2.0)).final
-    )
-
+    limit = model.outputs(integrate(model, start, (0.0, 2.0)).final)
     n_seeds = 8 * config.repeats
 
     def table() -> dict[str, np.ndarray]:
@@ -260,7 +247,7 @@ def errors_over_width(config: Config, run: RunFile) -> None:
                 # The same starts and the same noise: both are keyed by the neuron.
                 end = integrate(few, 0.5 + 0.7 * few.initial(), (0.0, 2.0), dt=0.02, save_at=()).final
                 squares[i, s] = np.mean((few.outputs(end) - limit) ** 2)
-                paths[i, s] = np.sqrt(np.mean((end - far[:, :m]) ** 2))
+                paths[i, s] = coupling_distance(end, far)
         columns = {"width": np.array(widths, dtype=np.float64)}
         for name, values in (("output", squares), ("path", paths)):
             found = [mean_over_seeds(v) for v in values]

@@ -125,6 +125,24 @@ class Cells:
         """Total mass sum g |cell| of densities g."""
         return float(g.sum() * self.volume)
 
+    def mean(self, g: Any) -> Array:
+        """Mean (D,) of the law of densities g: midpoint sums."""
+        masses = self._masses(g)
+        return np.asarray(self.points() @ masses)
+
+    def covariance(self, g: Any) -> Array:
+        """Covariance (D, D) of the law of densities g: midpoint sums."""
+        masses = self._masses(g)
+        gap = self.points() - self.mean(g)[:, None]
+        return np.asarray((gap * masses) @ gap.T)
+
+    def _masses(self, g: Any) -> Array:
+        flat = finite_array("density", g, shape=self.shape).ravel()
+        total = float(flat.sum())
+        if not total > 0.0:
+            raise ConfigError(f"the density must have mass, its sum is {total!r}")
+        return np.asarray(flat / total)
+
     def law(self, g: Any, axis: int = 0) -> Law:
         """Law on the line of densities g, scaled to mass 1; in two dimensions the marginal along an axis."""
         g = finite_array("density", g, shape=self.shape)

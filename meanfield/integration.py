@@ -30,7 +30,7 @@ from meanfield.recorder import AnyStepper, MemorySink, Recorder, Sink
 from meanfield.schemes import DORMAND_PRINCE, EULER, RK4, Scheme, StepGrid
 from meanfield.schemes import scheme as scheme_of
 from meanfield.solution import Solution, Status
-from meanfield.steppers import AdaptiveStepper, FixedStepper, LayeredStepper, cfl_words
+from meanfield.steppers import AdaptiveStepper, FixedStepper, LayeredStepper, LimitedStepper, cfl_words
 
 Array = NDArray[np.float64]
 
@@ -73,7 +73,8 @@ def integrate(
         A model with a CFL condition brings its own default, one with noise takes Euler-Maruyama steps.
     dt, n_steps
         Fixed step, or the number of steps over the whole span; dt must divide each interval between breakpoints.
-        A model with a CFL condition needs neither: it takes the longest steps allowed that land on the save times.
+        A model with a CFL condition needs neither, nor tolerances: it takes the longest steps allowed that land on
+        the save times.
     rtol, atol
         Tolerances of adaptive steps, default 1e-6 and 1e-3 rtol.
     save_at
@@ -223,6 +224,11 @@ def _plan(
             raise ConfigError("rtol and atol belong to adaptive steps; this model takes steps under its CFL condition")
         landing = _requested_times(save_at, t0, t1)
         return _Plan(model, _under_limits(model, scheme, edges, dt, n_steps, landing, state), t0, t1)
+    free = not fixed and rtol is None and atol is None and (scheme is None or scheme_of(scheme).name == "euler")
+    if free and getattr(model, "steps_by_limit", False):
+        edges = np.unique(np.concatenate([edges, _requested_times(save_at, t0, t1)]))
+        if len(edges) > 1:
+            return _Plan(model, LimitedStepper(model, edges, state), t0, t1)
     stochastic = bool(getattr(model, "stochastic", False))
     if stochastic and not fixed:
         raise ConfigError("a model with noise takes fixed steps: give dt or n_steps")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from meanfield._checks import check_memory
 from meanfield.errors import ConfigError, NumericalError
 from meanfield.kernels.layers import all_finite, combine, error_norm
-from meanfield.schemes import Scheme, StepGrid
+from meanfield.schemes import EULER, Scheme, StepGrid
 from meanfield.solution import Status
 
 Array = NDArray[np.float64]
@@ -353,3 +353,36 @@ class AdaptiveStepper(RungeKuttaStepper):
         super().restore(y, meta)
         self._h, self._last_error = float.fromhex(meta["h"]), float.fromhex(meta["error"])
         self._index, self._fresh = int(meta["piece"]), True
+
+
+class LimitedStepper(AdaptiveStepper):
+    """Euler steps as long as the model allows at each state (`largest_step`); lands on the ends of pieces."""
+
+    def __init__(self, model: Any, edges: Array, y0: Array) -> None:
+        super().__init__(model, EULER, edges, y0, 1.0, 1.0)
+
+    def check_start(self) -> None:
+        """Evaluate the rate once and raise where it is not finite."""
+        RungeKuttaStepper.check_start(self)
+
+    def _step_once(self) -> None:
+        end, flat, trial = float(self.edges[self._index + 1]), self.y.ravel(), self._trial.ravel()
+        self._rate(self.t, self.y, 0)
+        left, longest = end - self.t, float(self.model.largest_step(self.y, self._stages[0]))
+        # Two even steps rather than a long one and a sliver.
+        h = left if longest >= left * (1.0 - 1e-12) else min(longest, max(0.5 * left, self.dt_min))
+        if not h >= min(self.dt_min, left):
+            self.problem = Status.STEP_TOO_SMALL
+            return
+        combine(flat, self._k, self.scheme.b, h, trial)
+        if not all_finite(trial):
+            self.problem = Status.NONFINITE
+            return
+        self._accept(end, h, 1.0, landed=h == left)
+
+    def interpolate(self, t: float, out: Array) -> None:
+        """Fill out with the state at a time of the last accepted step, a straight line."""
+        if t == self.t:
+            np.copyto(out, self.y)
+        else:
+            combine(self._old.ravel(), self._k, self.scheme.b, t - self._old_t, out.ravel())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from meanfield.diagnostics.atoms import find_atoms
-from meanfield.diagnostics.fluctuations import mean_over_seeds, scaled_variance
+from meanfield.diagnostics.fluctuations import coupling_distance, mean_over_seeds, scaled_variance
 from meanfield.errors import ConfigError
 
 RNG = np.random.default_rng(9)
@@ -74,3 +74,12 @@ def test_bad_arguments_are_refused():
         scaled_variance([1.0], 10)
     with pytest.raises(ConfigError, match="confidence must be < 1"):
         mean_over_seeds([1.0, 2.0], confidence=1.0)
+
+
+def test_distance_along_coupled_paths():
+    many = np.arange(10.0).reshape(2, 5)
+    few = many[:, :3] + np.array([[3.0], [4.0]])
+    assert abs(coupling_distance(few, many) - 5.0) < 1e-14
+    assert coupling_distance(many, many) == 0.0
+    with pytest.raises(ConfigError, match="few has 5 particles, but many has 3"):
+        coupling_distance(many, few)

@@ -129,3 +129,22 @@ def test_bad_laws_are_refused():
         particle_distance([0, 1], [0, 1, 2])
     with pytest.raises(ConfigError, match="x has dimension 2, but y has dimension 3"):
         sliced_wasserstein(np.zeros((4, 2)), np.zeros((4, 3)))
+
+
+def test_distances_against_exact_optimal_transport_of_small_sets():
+    ot = pytest.importorskip("ot")
+    rng = np.random.default_rng(5)
+    for n, m in ((7, 7), (12, 30)):
+        x, y = rng.standard_normal((n, 1)), 1.5 * rng.standard_normal((m, 1)) + 0.3
+        for p, metric in ((1, "euclidean"), (2, "sqeuclidean")):
+            exact = ot.emd2(np.full(n, 1 / n), np.full(m, 1 / m), ot.dist(x, y, metric))
+            found = wasserstein(Law.particles(x[:, 0]), Law.particles(y[:, 0]), p) ** p
+            np.testing.assert_allclose(found, exact, rtol=1e-10)
+        x, y = rng.standard_normal((n, 2)), rng.standard_normal((m, 2)) @ [[1.0, 0.4], [0.0, 0.7]]
+        exact = np.sqrt(ot.emd2(np.full(n, 1 / n), np.full(m, 1 / m), ot.dist(x, y)))
+        sliced = sliced_wasserstein(x, y)
+        angle = (np.arange(64) + 0.5) * np.pi / 64
+        lines = np.stack([np.cos(angle), np.sin(angle)])
+        same = ot.sliced_wasserstein_distance(x, y, projections=lines)
+        assert abs(sliced - same) < 1e-12
+        assert 0.3 * exact < sliced < exact

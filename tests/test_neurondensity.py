@@ -14,6 +14,7 @@ from meanfield.laws import Law
 from meanfield.losses import CrossEntropy, Logistic, Squared
 from meanfield.models.neurondensity import NeuronDensity
 from meanfield.models.neurons import MeanFieldNeurons
+from meanfield.probes import Probe
 
 RNG = np.random.default_rng(9)
 X = RNG.standard_normal((1, 12))
@@ -297,3 +298,20 @@ def test_gibbs_iteration_converges_where_the_undamped_one_swings_for_ever(penalt
     point = model.fixed_point().raise_for_status()
     assert point.iterations < 400
     assert abs(float(point.masses @ model.cells.centres()) - target / (1 + penalty)) < 1e-6
+
+
+def test_time_loop_takes_the_longest_steps_that_dissipate_and_lands_on_save_times():
+    x = np.linspace(-2.0, 2.0, 20)
+    model = NeuronDensity(x[None], Squared(np.sin(x)), "tanh", cells=Cells.box((-3.0, -3.0), (3.0, 3.0), (24, 30)),
+                          temperature=0.05, penalty=0.2, bias=False)  # fmt: skip
+    probes = {"energy": Probe(lambda _t, y, m: m.free_energy(y), every=1)}
+    start = model.normal(0.3, 0.5)
+    solution = integrate(model, start, (0.0, 3.0), save_at=[0.0, 0.7, 3.0], probes=probes)
+    np.testing.assert_array_equal(solution.t, [0.0, 0.7, 3.0])
+    assert np.diff(solution.probes["energy"][1]).max() <= 1e-15
+    assert min(g.min() for g in solution.fields["mass"]) >= 0.0
+    fine = integrate(model, start, (0.0, 3.0), scheme="euler", n_steps=4 * solution.stats["n_steps"]).final
+    assert np.abs(solution.final - fine).sum() < 0.05
+    # Two pieces are one run, in bytes, if the cut is where a step ended.
+    first = integrate(model, start, (0.0, 0.7)).final
+    np.testing.assert_array_equal(integrate(model, first, (0.7, 3.0)).final, solution.final)

@@ -63,6 +63,31 @@ def mean_over_seeds(values: Any, *, confidence: float = 0.95) -> Estimate:
     return Estimate(mean, mean - half, mean + half, len(v))
 
 
+def coupling_distance(few: Any, many: Any) -> float:
+    """Distance along paths of M particles from the same M of a larger system under the same noise.
+
+        (1/M sum_{i <= M} |theta_i - theta'_i|^2)^(1/2)
+
+    With starts and noise keyed by the particle, the error of propagation of chaos: O(M^(-1/2)).
+
+    Parameters
+    ----------
+    few, many
+        States (P, M) and (P, M') with M' >= M.
+
+    Raises
+    ------
+    ConfigError
+        For shapes that do not go together.
+    """
+    few = finite_array("few", few, shape=(None, None))
+    many = finite_array("many", many, shape=(len(few), None))
+    if many.shape[1] < few.shape[1]:
+        raise ConfigError(f"few has {few.shape[1]} particles, but many has {many.shape[1]}")
+    gap = few - many[:, : few.shape[1]]
+    return float(np.sqrt(np.mean(np.sum(gap**2, axis=0))))
+
+
 def _checked(values: Any, confidence: float) -> tuple[Array, float]:
     v = finite_array("values", values, shape=(None,))
     if len(v) < 2:

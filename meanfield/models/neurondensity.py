@@ -160,6 +160,11 @@ class NeuronDensity:
         return self.cells.shape
 
     @property
+    def steps_by_limit(self) -> bool:
+        """That the time loop takes Euler steps of `largest_step` unless told otherwise: they dissipate."""
+        return True
+
+    @property
     def breakpoints(self) -> Array:
         """None: the flow is smooth."""
         return np.empty(0)
