@@ -48,6 +48,17 @@ def positive_int(name: str, value: Any) -> int:
     return int(value)
 
 
+def checked_seed(name: str, value: Any) -> int:
+    """Return `value` as an int with 0 <= value < 2^63, or raise `ConfigError`; booleans are refused."""
+    if (
+        isinstance(value, (bool, np.bool_))
+        or not isinstance(value, numbers.Integral)
+        or not 0 <= int(value) <= _INT_LIMIT
+    ):
+        raise ConfigError(f"{name} must be an integer >= 0 below 2^63, got {shown(value)}")
+    return int(value)
+
+
 def finite_float(name: str, value: Any, *, above: float | None = None, least: float | None = None) -> float:
     """Return `value` as a finite float, optionally ``> above`` or ``>= least``."""
     if isinstance(value, (bool, np.bool_)):

@@ -25,7 +25,8 @@ def minmod(a: float, b: float) -> float:
     """The smaller of two slopes of one sign, else 0; without branches."""
     low = a if a < b else b
     high = b if a < b else a
-    return (low if low > 0.0 else 0.0) + (high if high < 0.0 else 0.0)
+    upper = high if high < 0.0 else 0.0
+    return low if low > upper else upper
 
 
 @njit(fastmath=ELEMENTARY, forceinline=True)

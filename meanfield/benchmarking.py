@@ -50,7 +50,7 @@ def compare(title: str, contestants: Contestants, per: float, unit: str, rounds:
     per
         Number of units of work in a call.
     unit
-        Name of a unit: the figures printed are nanoseconds each.
+        Name of a unit: the figures printed are nanoseconds each, or microseconds where that is more than a thousand.
     rounds
         Number of timings of each.
     """
@@ -67,9 +67,10 @@ def compare(title: str, contestants: Contestants, per: float, unit: str, rounds:
             seconds[name].append(cpu_seconds(function))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     best, peer = min((m, name) for name, m in medians.items() if not name.startswith("meanfield"))
+    scale, time_unit = (1e9, "ns") if best < 1e-6 * per else (1e6, "us")
     print(f"-- {title}: best peer {peer}")
     for name, m in sorted(medians.items(), key=lambda item: item[1]):
-        spread = f"[{min(seconds[name]) / per * 1e9:.4g}, {max(seconds[name]) / per * 1e9:.4g}]"
+        spread = f"[{min(seconds[name]) / per * scale:.4g}, {max(seconds[name]) / per * scale:.4g}]"
         against = f"{best / m:6.2f} x best peer   gap {gaps[name]:.0e}"
-        print(f"   {name:28s} {m / per * 1e9:10.4g} ns/{unit} {spread:22s} {against}", flush=True)
+        print(f"   {name:28s} {m / per * scale:10.4g} {time_unit}/{unit} {spread:22s} {against}", flush=True)
     return medians

@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import finite_array, finite_float, positive_int
+from meanfield._checks import check_memory, finite_array, finite_float, positive_int
 from meanfield.errors import ConfigError
 from meanfield.models.function import FunctionModel
 from meanfield.parallel import blas_single_thread
@@ -37,6 +37,8 @@ Array = NDArray[np.float64]
 MAX_STEPS = 10_000_000
 # A fused call runs about this long, so that Ctrl-C, progress and commits are prompt.
 _CALL_SECONDS = 0.05
+# Limits of steps that are sampled are trusted for so many steps; beyond so many intervals they are as they are.
+_FEW_STEPS, _MANY_EDGES = 8, 2**16
 
 
 def integrate(
@@ -309,11 +311,16 @@ def _under_limits(
     if chosen.name not in names:
         raise ConfigError(f"scheme {chosen.name} does not keep this model's state positive; take {' or '.join(names)}")
     model.check(y)
+    if len(edges) == 1 or edges[0] == edges[-1]:
+        return FixedStepper(model, chosen, StepGrid(edges[[0, -1]], np.zeros(1, dtype=np.int64)), y)
     if dt is None and n_steps is None:
-        edges = np.unique(np.concatenate([edges, landing]))
-        counts = np.maximum(np.ceil(np.diff(edges) / model.step_limits(edges) * (1.0 - 1e-12)), 1.0)
-        if len(edges) == 1:
-            edges, counts = np.repeat(edges, 2), np.zeros(1)
+        edges, limits = _settled(model, np.unique(np.concatenate([edges, landing])))
+        with np.errstate(divide="ignore"):
+            counts = np.maximum(np.ceil(np.diff(edges) / limits * (1.0 - 1e-12)), 1.0)
+        if not counts.sum() <= 2.0**53:
+            raise ConfigError(
+                f"the model is too fast: steps under its CFL condition are {float(limits.min()):.3g} long"
+            )
         return FixedStepper(model, chosen, StepGrid(edges, counts.astype(np.int64)), y)
     grid = _uniform(edges, dt, n_steps)
     if grid.n_steps:
@@ -323,6 +330,25 @@ def _under_limits(
         if lengths[worst] > limits[worst] * (1.0 + 1e-12):
             raise ConfigError(cfl_words(float(lengths[worst]), float(limits[worst])))
     return FixedStepper(model, chosen, grid, y)
+
+
+def _settled(model: Any, edges: Array) -> tuple[Array, Array]:
+    """Edges and limits of steps; where limits come from samples, edges so close that a few steps fill an interval."""
+    if model.certain:
+        return edges, model.step_limits(edges)
+    edges = _halved(edges, np.ones(len(edges) - 1, dtype=bool), 16)
+    while True:
+        limits = model.step_limits(edges)
+        coarse = np.diff(edges) > _FEW_STEPS * limits
+        if not coarse.any() or len(edges) > _MANY_EDGES:
+            return edges, limits
+        edges = _halved(edges, coarse, 2)
+
+
+def _halved(edges: Array, chosen: NDArray[np.bool_], parts: int) -> Array:
+    """Edges with the chosen intervals cut into equal parts."""
+    inner = edges[:-1][chosen, None] + np.diff(edges)[chosen, None] * (np.arange(1, parts) / parts)
+    return np.unique(np.concatenate([edges, inner.ravel()]))
 
 
 def _uniform(edges: Array, dt: float | None, n_steps: int | None) -> StepGrid:
@@ -355,6 +381,7 @@ def _requested_times(save_at: Any, t0: float, t1: float) -> Array:
         return np.unique([t0, t1])
     if np.ndim(save_at) == 0:
         n = positive_int("save_at", save_at)
+        check_memory(f"{n} save times", 24 * n)
         times = t0 + (t1 - t0) * np.arange(n + 1) / n
         times[-1] = t1
         return np.asarray(times)

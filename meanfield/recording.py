@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import partial
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -91,14 +91,22 @@ def series_spec(recording: Recording) -> SeriesSpec:
 
 def _summary(model: Any) -> dict[str, Any]:
     described = model.describe() if hasattr(model, "describe") else {}
-    return {k: v for k, v in described.items() if isinstance(v, (str, int, float, list, type(None)))}
+    return {k: v for k, v in described.items() if _plain(v)}
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value is text, a number, nothing, or a list of such: what JSON can hold."""
+    if isinstance(value, list):
+        return all(_plain(item) for item in value)
+    return isinstance(value, (str, int, float, type(None)))
 
 
 def digest(*parts: Any) -> str:
     """SHA-256 of everything that determines a result: numbers, texts, arrays, described objects.
 
     Functions enter by name, bytecode, constants, defaults and the values they close over, so an
-    edited function is another input. Globals and the insides of other objects are not seen.
+    edited function is another input; methods with the object they are bound to; other callables with their
+    attributes. Globals are not seen.
     """
     state = hashlib.sha256()
     for part in parts:
@@ -146,11 +154,25 @@ def _feed(state: Any, part: Any, inside: tuple[int, ...]) -> None:
     else:
         kind = part if hasattr(part, "__qualname__") else type(part)
         state.update(f"{kind.__module__}.{kind.__qualname__} ".encode())
+        _feed_insides(state, part, inside)
         if hasattr(part, "__code__") and id(part) not in inside:
             _feed(state, [part.__code__, part.__defaults__, part.__kwdefaults__], (*inside, id(part)))
             for cell in part.__closure__ or ():
                 with contextlib.suppress(ValueError):  # a name not yet bound
                     _feed(state, cell.cell_contents, (*inside, id(part)))
+
+
+def _feed_insides(state: Any, part: Any, inside: tuple[int, ...]) -> None:
+    """Feed what a callable that is no plain function holds: the object of a method, the attributes of an instance."""
+    if isinstance(part, type) or id(part) in inside:
+        return
+    owner = getattr(part, "__self__", None)
+    if owner is not None and not isinstance(owner, ModuleType):
+        _feed(state, owner, (*inside, id(part)))
+    elif not hasattr(part, "__code__") and callable(part):
+        held = dict(getattr(part, "__dict__", {}))
+        held |= {name: getattr(part, name) for name in getattr(type(part), "__slots__", ()) if hasattr(part, name)}
+        _feed(state, held, (*inside, id(part)))
 
 
 def record(run: RunWriter, label: str, model: Any, y0: Any, t_span: tuple[float, float], **options: Any) -> Solution:

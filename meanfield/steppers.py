@@ -197,6 +197,8 @@ class FixedStepper(RungeKuttaStepper):
         scheme, flat, k = self.scheme, self.y.ravel(), self._k
         n_stages, trial = scheme.n_stages, self._trial.ravel()
         times, lengths = self.grid.steps(scheme, self.step, count)
+        if hasattr(self.model, "check_steps"):
+            self.model.check_steps(times, lengths)
         for row, dt in zip(times.tolist(), lengths.tolist(), strict=True):
             if not self._rate_known:
                 self._rate(row[0], self.y, 0)
@@ -208,7 +210,7 @@ class FixedStepper(RungeKuttaStepper):
                 self._rate(row[i], self._trial, i)
             combine(flat, k, scheme.b[:n_stages], dt, trial)
             if self._noise is not None:
-                self.model.noise(row[0], self.y, self.step, self._noise)
+                self.model.noise(row[0], self.y, self.grid.origin + self.step, self._noise)
                 trial += math.sqrt(dt) * self._noise.ravel()
             if not all_finite(trial):
                 self.problem = Status.NONFINITE

@@ -117,6 +117,9 @@ class Velocity:
             In the order of `outside`, `inside` or `two_layer`.
         """
         makers: dict[str, Any] = {"outside": cls.outside, "inside": cls.inside, "two_layer": cls.two_layer}
+        most = 4 if form == "two_layer" else 2
+        if not 1 <= len(parameters) <= most:
+            raise ConfigError(f"the form {form} has at most {most} parameters, got {len(parameters)}")
         make = lookup("form", form, makers)
         tables = [finite_array(f"parameter {i}", p) for i, p in enumerate(parameters)]
         if not tables or tables[0].ndim == 0:
@@ -155,7 +158,16 @@ class Velocity:
         return [part.reshape(shape) for part, shape in zip(np.split(row, ends[:-1]), shapes, strict=True)]
 
     def value(self, t: float, x: Array, out: Array | None = None) -> Array:
-        """v(t, x) at points x (d, n), (d, n)."""
+        """v(t, x) at points x (d, n), (d, n).
+
+        Raises
+        ------
+        ConfigError
+            For points of another shape.
+        """
+        if np.ndim(x) != 2 or len(x) != self.dim:
+            raise ConfigError(f"x has shape {np.shape(x)}, expected ({self.dim}, n)")
+        x = np.ascontiguousarray(x, dtype=np.float64)
         out = np.empty(x.shape) if out is None else out
         row, code, form = self.table(np.array(t)), self.activation.code, FORMS[self.form]
         for_blocks(partial(velocity_at, code, form, self.width, row, x, out), x.shape[1], _BLOCK)
@@ -171,17 +183,51 @@ class Velocity:
         diagonal = np.diagonal(w)
         return np.asarray(diagonal @ slope(w @ x + b[:, None] if self.form == "outside" else x))
 
-    def bounds(self, edges: Array, lower: Any, upper: Any) -> tuple[Array, Array]:
-        """Bounds of |v_i| and of |d_i v_i| over a box, for each interval between depths `edges`: (K, d) both.
+    def primitive(self, t: float, x: Array) -> Array:
+        """Integral of v(t, .) from a fixed point to points x (n,) of the line, up to a constant: Sigma(w x + b)/w."""
+        self._check_line()
+        big = self.activation.primitive
+        w, b, *rest = self.at(t)
+        if self.form == "inside":
+            return np.asarray(w[0, 0] * big(x) + b[0] * x)
+        level, slope = w @ x[None] + b[:, None], w
+        flat = np.abs(slope) < 1e-300
+        inner = np.where(flat, self.activation.value(b)[:, None] * x, big(level) / np.where(flat, 1.0, slope))
+        return inner[0] if self.form == "outside" else np.asarray(rest[0][0] @ inner + rest[1][0] * x)
 
-        By interval arithmetic, rigorous for constants and `Controls` whose knots are among the edges; callables
-        of depth are sampled at 17 depths an interval, with 5 % to spare.
+    def kinks(self, t: float) -> Array:
+        """Places on the line where v(t, .) is not smooth: those where sigma is evaluated at its kink 0."""
+        self._check_line()
+        if self.activation.name not in ("relu", "leaky_relu"):
+            return np.empty(0)
+        if self.form == "inside":
+            return np.zeros(1)
+        w, b = self.at(t)[:2]
+        sloped = w[:, 0] != 0.0
+        return np.asarray(np.unique(-b[sloped] / w[sloped, 0]))
+
+    def _check_line(self) -> None:
+        if self.dim != 1:
+            raise ConfigError(f"the velocity must be one on the line, got dimension {self.dim}")
+
+    @property
+    def layered(self) -> bool:
+        """Whether every parameter is constant between the breakpoints: the layers of a network."""
+        return all(
+            isinstance(p, np.ndarray) or (isinstance(p, Controls) and p.interpolation == "constant")
+            for p in self._parts
+        )
+
+    @property
+    def piecewise(self) -> bool:
+        """Whether every parameter is constant or linear between the breakpoints."""
+        return all(isinstance(p, (np.ndarray, Controls)) for p in self._parts)
+
+    def bounds(self, times: Array, lower: Any, upper: Any) -> tuple[Array, Array]:
+        """Bounds of |v_i| and of |d_i v_i| over a box, for each row of depths `times` (K, T): (K, d) both.
+
+        By interval arithmetic: rigorous at these depths, and between two of them where parameters are linear there.
         """
-        sampled = any(callable(p) and not isinstance(p, Controls) for p in self._parts)
-        share = np.linspace(0.0, 1.0, 17 if sampled else 2)
-        times = edges[:-1, None] + np.diff(edges)[:, None] * share
-        # A piece sees its parameters from the inside, also where they jump.
-        times[:, -1] = np.nextafter(edges[1:], edges[:-1])
         d = self.dim
         row = self.table(times[:1, :1] if self.constant else times)
         parts = np.split(row, np.cumsum([int(np.prod(s)) for s in self._shapes()])[:-1], axis=-1)
@@ -201,10 +247,9 @@ class Velocity:
                 v, c = rest
                 low, high = _affine_range(v, c, low[:, :, None, :], high[:, :, None, :])
                 slope = np.einsum("ktim,ktmi->kti", np.abs(v), np.abs(w))
-        spare = 1.05 if sampled else 1.0
-        speed = spare * np.maximum(np.abs(low), np.abs(high)).max(axis=1)
-        slope = spare * self.activation.lipschitz * slope.max(axis=1)
-        shape = len(edges) - 1, d
+        speed = np.maximum(np.abs(low), np.abs(high)).max(axis=1)
+        slope = self.activation.lipschitz * slope.max(axis=1)
+        shape = len(times), d
         return np.broadcast_to(speed, shape), np.broadcast_to(slope, shape)
 
     def carry(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> None:
@@ -234,7 +279,8 @@ class Velocity:
 def _affine_range(w: Array, b: Array, low: Array, high: Array) -> tuple[Array, Array]:
     """Range of W x + b over the box low <= x <= high: W (..., m, d), b (..., m)."""
     up, down = np.maximum(w, 0.0), np.minimum(w, 0.0)
-    return (up * low + down * high).sum(axis=-1) + b, (up * high + down * low).sum(axis=-1) + b
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever asks sees infinity
+        return (up * low + down * high).sum(axis=-1) + b, (up * high + down * low).sum(axis=-1) + b
 
 
 def _value_range(sigma: Activation, low: Array, high: Array) -> tuple[Array, Array]:
@@ -248,15 +294,28 @@ def _value_range(sigma: Activation, low: Array, high: Array) -> tuple[Array, Arr
     return np.minimum(np.minimum(*ends), -0.18 * (low < 0.0)), np.maximum(*ends)
 
 
+_PROBED = (0.0, 0.5, 1.0, 2.0)
+
+
+def _sampled(name: str, function: Any) -> Any:
+    """Value of a callable of depth at one of a few depths: it need not be defined at all of them."""
+    for t in _PROBED:
+        try:
+            return function(t)
+        except (ArithmeticError, ValueError):
+            continue
+    raise ConfigError(f"{name} has no value at any of the depths {_PROBED}")
+
+
 def _shape(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """Shape of a parameter at one depth."""
     if isinstance(value, Controls):
         shape = value.shape
     elif callable(value):
-        shape = np.shape(value(0.0))
+        shape = np.shape(_sampled(name, value))
     else:
         shape = np.shape(value)
-    if len(shape) not in (0, ndim):
+    if len(shape) not in (0, ndim) or 0 in shape:
         raise ConfigError(f"{name} has shape {shape}, expected a number or {ndim} axes")
     return shape
 
@@ -264,13 +323,14 @@ def _shape(name: str, value: Any, ndim: int) -> tuple[int, ...]:
 def _part(name: str, value: Any, shape: tuple[int, ...]) -> Any:
     """Return a parameter as an array of that shape, `Controls`, or a callable; numbers spread over it."""
     if callable(value) and not isinstance(value, Controls):
-        _evaluated(value, 0.0, shape, name)
+        _fitting(name, _sampled(name, value), "of a callable", shape)
         return value
     if isinstance(value, Controls):
         if value.shape == shape:
             return value
-        if value.shape == () and set(shape) <= {1}:
-            return Controls(value.knots, value.values.reshape(-1, *shape), value.interpolation)
+        if value.shape == () and (len(shape) == 1 or set(shape) <= {1}):
+            spread = np.broadcast_to(value.values.reshape(-1, *(1 for _ in shape)), (len(value.values), *shape))
+            return Controls(value.knots, spread, value.interpolation)
         raise ConfigError(f"{name} has shape {value.shape} at each depth, expected {shape}")
     array = finite_array(name, value)
     if array.shape != shape and not (array.ndim == 0 and (len(shape) == 1 or set(shape) <= {1})):
@@ -278,8 +338,12 @@ def _part(name: str, value: Any, shape: tuple[int, ...]) -> Any:
     return np.array(np.broadcast_to(array, shape))
 
 
-def _evaluated(function: Any, t: float, shape: tuple[int, ...], name: str = "parameter") -> Array:
-    values = finite_array(name, function(float(t)))
-    if values.shape != shape and values.ndim:
-        raise ConfigError(f"{name} has shape {values.shape} at depth {t!r}, expected {shape}")
+def _evaluated(function: Any, t: float, shape: tuple[int, ...]) -> Array:
+    return _fitting("parameter", function(float(t)), f"at depth {t!r}", shape)
+
+
+def _fitting(name: str, value: Any, where: str, shape: tuple[int, ...]) -> Array:
+    values = finite_array(name, value)
+    if values.shape != shape and not (values.ndim == 0 and (len(shape) == 1 or set(shape) <= {1})):
+        raise ConfigError(f"{name} has shape {values.shape} {where}, expected {shape}")
     return np.array(np.broadcast_to(values, shape))

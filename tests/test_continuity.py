@@ -12,7 +12,7 @@ from meanfield import integrate
 from meanfield.cells import Cells
 from meanfield.controls import Controls
 from meanfield.diagnostics.wasserstein import wasserstein
-from meanfield.errors import ConfigError, ResourceError
+from meanfield.errors import ConfigError, NumericalError, ResourceError
 from meanfield.exact_laws import characteristic, gaussian_flow, w1_constant
 from meanfield.laws import Law
 from meanfield.models.continuity import ContinuityEquation
@@ -28,7 +28,18 @@ class Stages:
     """The model without its compiled path: the generic loop over `rate`."""
 
     def __init__(self, model: ContinuityEquation) -> None:
-        for name in ("shape", "breakpoints", "rate", "fields", "axes", "schemes", "check", "step_limits"):
+        for name in (
+            "shape",
+            "breakpoints",
+            "rate",
+            "fields",
+            "axes",
+            "schemes",
+            "check",
+            "step_limits",
+            "certain",
+            "check_steps",
+        ):
             setattr(self, name, getattr(model, name))
 
 
@@ -153,6 +164,44 @@ def test_steps_are_chosen_by_the_cfl_condition_and_refused_beyond_it():
         integrate(model, g, (0.0, 1.0), rtol=1e-6)
     with pytest.raises(ConfigError, match="positive"):
         integrate(model, g, (0.0, 1.0), scheme="rk4", n_steps=1000)
+
+
+def test_parameters_given_by_callables_are_followed_or_refused():
+    cells, g = cells_of(100, ends=3.0)
+    span = (0.0, 16 * np.pi)
+    for velocity in (
+        Velocity.outside("tanh", lambda t: 3 * np.sin(t), 0.05),
+        Velocity.outside("relu", lambda t: 3 * np.sin(t), 2.0),
+        Velocity.outside("identity", 0.0, lambda t: 8 * np.sin(t)),
+    ):
+        assert integrate(ContinuityEquation(cells, velocity), g, span).final.min() >= 0.0
+    pulse = Velocity.outside("relu", 1.0, lambda t: 30 * np.exp(-(((t - 0.53) / 0.02) ** 2)))
+    model = ContinuityEquation(cells, pulse)
+    assert integrate(model, g, (0.0, 1.0)).final.min() >= 0.0
+    for name in ("ssprk2", "euler"):
+        with pytest.raises((ConfigError, NumericalError), match="CFL"):
+            integrate(model, g, (0.0, 1.0), n_steps=400, scheme=name)
+
+
+def test_spans_of_no_length_and_speeds_out_of_range():
+    cells, g = cells_of(50)
+    model = ContinuityEquation(cells, Velocity.outside("tanh", -1.0))
+    np.testing.assert_array_equal(integrate(model, g, (1.0, 1.0), save_at=[1.0]).final, g)
+    with pytest.raises(ConfigError, match="too fast"):
+        integrate(ContinuityEquation(cells, Velocity.outside("identity", 1e308)), g, (0.0, 1.0))
+    with pytest.raises(ResourceError, match="save times"):
+        integrate(model, g, (0.0, 1.0), save_at=10**12)
+
+
+def test_wide_networks_step_as_far_as_their_faces_allow():
+    rng = np.random.default_rng(2)
+    v, w, b = rng.standard_normal((1, 500)) / 22, rng.standard_normal((500, 1)), rng.standard_normal(500)
+    cells, g = cells_of(200, ends=3.0)
+    model = ContinuityEquation(cells, Velocity.two_layer("tanh", v, w, b))
+    (limit,) = model.step_limits(np.array([0.0, 1.0]))
+    speed = np.abs(model.velocity.value(0.0, cells.faces()[None])).max()
+    assert limit == pytest.approx(cells.volume / (2 * speed), rel=0.02)
+    assert integrate(model, g, (0.0, 1.0)).final.min() >= 0.0
 
 
 def test_bad_densities_and_cells_are_refused():

@@ -188,10 +188,10 @@ def test_bad_arguments_are_refused():
         DeepMeanField(X, Y, depth=2, width=2, batch=(6, 0.1))
     with pytest.raises(ConfigError, match=r"batch interval must be > 0, got 0\.0"):
         DeepMeanField(X, Y, depth=2, width=2, batch=(2, 0.0))
-    with pytest.raises(ConfigError, match="seed must be an integer >= 0, got -1"):
+    with pytest.raises(ConfigError, match="seed must be an integer >= 0"):
         DeepMeanField(X, Y, depth=2, width=2, batch=(2, 0.1), seed=-1)
     model = DeepMeanField(X, Y, depth=2, width=2, batch=(2, 0.5))
-    with pytest.raises(ConfigError, match="seed must be an integer >= 0, got True"):
+    with pytest.raises(ConfigError, match="got True"):
         model.initial(True)
     with pytest.raises(ConfigError, match=r"training times in \[0, 524288.0\], got -0.5"):
         model.samples(-0.5)

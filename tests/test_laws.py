@@ -148,3 +148,11 @@ def test_distances_against_exact_optimal_transport_of_small_sets():
         same = ot.sliced_wasserstein_distance(x, y, projections=lines)
         assert abs(sliced - same) < 1e-12
         assert 0.3 * exact < sliced < exact
+
+
+def test_odd_clouds_of_particles_are_refused():
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ConfigError, match="finite"):
+            particle_distance([0.0, bad, 1.0], [0.0, 1.0, 2.0])
+    with pytest.raises(ConfigError, match="no particles"):
+        sliced_wasserstein(np.empty((0, 2)), np.zeros((3, 2)))

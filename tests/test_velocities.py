@@ -11,11 +11,13 @@ from meanfield._random import fill_normal
 from meanfield.activations import activation
 from meanfield.controls import Controls
 from meanfield.diagnostics.rates import observed_order
-from meanfield.errors import ConfigError
+from meanfield.errors import ConfigError, ResumeMismatchError
 from meanfield.exact_laws import characteristic, gaussian_flow
 from meanfield.models.residual import ResidualNetwork
 from meanfield.parallel import get_threads, set_threads
+from meanfield.recording import record
 from meanfield.schemes import StepGrid, scheme
+from meanfield.storage.run import create_run
 from meanfield.velocities import Velocity
 
 RNG = np.random.default_rng(8)
@@ -64,7 +66,8 @@ def test_value_and_divergence_of_every_form(form, d):
 def test_bounds_hold_over_the_box_and_the_interval(form, sigma):
     velocity = example(form, 2, sigma)
     edges = np.array([0.0, 0.4, 1.0])
-    speed, slope = velocity.bounds(edges, (-1.0, -2.0), (1.5, 0.5))
+    times = np.linspace(edges[:-1], np.nextafter(edges[1:], 0.0), 2 if form == "inside" else 9, axis=1)
+    speed, slope = velocity.bounds(times, (-1.0, -2.0), (1.5, 0.5))
     x = RNG.uniform([[-1.0], [-2.0]], [[1.5], [0.5]], (2, 4000))
     h = np.array([[1e-5], [0.0]])
     for k in range(2):
@@ -172,7 +175,7 @@ def test_bad_velocities_are_refused():
         Velocity.outside("tanh", np.nan)
     with pytest.raises(ConfigError, match="leading axis"):
         Velocity.from_layers("tanh", "outside", (0, 1), 1.0)
-    with pytest.raises(ConfigError, match="depth"):
+    with pytest.raises(ConfigError, match="of a callable"):
         Velocity.outside("tanh", np.eye(2), lambda _t: np.ones(3))
     with pytest.raises(ConfigError, match="n_samples"):
         ResidualNetwork(Velocity.outside("tanh", 1.0), 0)
@@ -199,3 +202,39 @@ def test_noisy_layers_are_euler_maruyama_steps_with_the_same_bytes_for_any_threa
         integrate(model, x, (0.0, 0.5), scheme="rk4", n_steps=5)
     with pytest.raises(ConfigError, match="noise"):
         integrate(model, x, (0.0, 0.5))
+
+
+def test_noise_goes_on_where_a_run_is_cut_in_two():
+    model, x = ResidualNetwork(Velocity.outside("tanh", -1.0), 500, 1.0, seed=7), np.zeros((1, 500))
+    whole = integrate(model, x, (0.0, 1.0), n_steps=40).final
+    half = integrate(model, x, (0.0, 0.5), n_steps=20).final
+    np.testing.assert_array_equal(integrate(model, half, (0.5, 1.0), n_steps=20).final, whole)
+
+
+def test_odd_points_and_parameters_have_clear_answers():
+    velocity = Velocity.outside("tanh", -1.0)
+    with pytest.raises(ConfigError, match=r"x has shape \(2, 3\), expected \(1, n\)"):
+        velocity.value(0.0, np.zeros((2, 3)))
+    with pytest.raises(ConfigError, match="at most 2 parameters"):
+        Velocity.from_layers("tanh", "outside", (0, 1), *np.ones((3, 4)))
+    assert Velocity.outside("tanh", lambda t: -1 / t).at(2.0)[0] == -0.5
+    with pytest.raises(ConfigError, match="no value"):
+        Velocity.outside("tanh", lambda _t: 1 / 0)
+    with pytest.raises(ConfigError, match="seed must be an integer"):
+        ResidualNetwork(velocity, 3, 0.5, seed=-1)
+
+
+def test_a_run_with_a_callable_amplitude_is_recorded_and_told_from_another(tmp_path):
+    class Strength:
+        def __init__(self, size):
+            self.size = size
+
+        def __call__(self, x):
+            return self.size + x**2
+
+    with create_run(tmp_path / "r.h5", {}) as run:
+        for i, size in enumerate((1.0, 2.0)):
+            model = ResidualNetwork(Velocity.outside("tanh", -1.0), np.int64(50), 0.5, Strength(size))
+            record(run, f"s{i}", model, np.zeros((1, 50)), (0.0, 1.0), n_steps=10)
+        with pytest.raises(ResumeMismatchError):
+            record(run, "s0", model, np.zeros((1, 50)), (0.0, 1.0), n_steps=10)

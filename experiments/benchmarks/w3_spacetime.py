@@ -12,18 +12,13 @@ step against N.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
 
-for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MEANFIELD_THREADS"):
-    os.environ[_variable] = "1"
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_ENABLE_X64", "1")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from meanfield.benchmarking import compare, cpu_seconds, one_core
+
+one_core()
 
 import numpy as np  # noqa: E402
 
@@ -54,38 +49,7 @@ try:
 except ImportError:
     jax = None
 
-Contestants = dict[str, Callable[[], np.ndarray]]
 RNG = np.random.default_rng(4)
-
-
-def cpu_seconds(function: Callable[[], object], at_least: float = 0.02) -> float:
-    """CPU seconds of one call, repeated until the clock can tell."""
-    start = time.process_time()
-    function()
-    once = time.process_time() - start
-    repeats = max(1, int(at_least / max(once, 1e-6)))
-    start = time.process_time()
-    for _ in range(repeats):
-        function()
-    return (time.process_time() - start) / repeats
-
-
-def compare(title: str, contestants: Contestants, n_steps: int, rounds: int = 7) -> dict[str, float]:
-    """Check, warm up, time round robin, print medians per step and the ratio of the best peer to each."""
-    reference = contestants["numpy"]()
-    gaps = {name: float(np.abs(np.asarray(f()) - reference).max()) for name, f in contestants.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, function in contestants.items():
-            seconds[name].append(cpu_seconds(function))
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    best = min((m, name) for name, m in medians.items() if not name.startswith("meanfield"))
-    print(f"-- {title}: best peer {best[1]}")
-    for name, m in sorted(medians.items(), key=lambda item: item[1]):
-        spread = f"[{min(seconds[name]) / n_steps * 1e6:.1f}, {max(seconds[name]) / n_steps * 1e6:.1f}]"
-        against = f"{best[0] / m:6.2f} x best peer   gap {gaps[name]:.0e}"
-        print(f"   {name:26s} {m / n_steps * 1e6:10.2f} us/step {spread:20s} {against}")
-    return medians
 
 
 def dense_one() -> None:
@@ -105,7 +69,7 @@ def dense_one() -> None:
                 x += h * np.tanh(w @ x / n + b)
             return x
 
-        contestants: Contestants = {
+        contestants = {
             "numpy": f_np,
             "meanfield": lambda m=exact, z=z, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final,
             "meanfield float32 storage": lambda m=single, z=z, s=steps: (
@@ -132,7 +96,7 @@ def dense_one() -> None:
             contestants["jax"] = lambda run=run, jw=jw, jz=jz, jb=jb, h=h: np.asarray(
                 run(jw, jz, jb, h).block_until_ready()
             )
-        compare(f"dense, 1 sample, N = {n}", contestants, steps)
+        compare(f"dense, 1 sample, N = {n}", contestants, steps, "step")
 
 
 def dense_batch() -> None:
@@ -151,7 +115,7 @@ def dense_batch() -> None:
                 x += h * np.tanh(w @ x / n + b[:, None])
             return x
 
-        contestants: Contestants = {
+        contestants = {
             "numpy": f_np,
             "meanfield": lambda m=model, z=rows, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final.T,
         }
@@ -175,7 +139,7 @@ def dense_batch() -> None:
             contestants["jax"] = lambda run=run, jw=jw, jz=jz, jb=jb, h=h: np.asarray(
                 run(jw, jz, jb, h).block_until_ready()
             )
-        compare(f"dense, 64 samples, N = {n}", contestants, steps)
+        compare(f"dense, 64 samples, N = {n}", contestants, steps, "step")
 
 
 def gaussian_path(n: int, widths: np.ndarray, heights: np.ndarray, evaluation: str) -> OperatorPath:
@@ -218,7 +182,7 @@ def on_the_fly() -> None:
                 y += h * np.tanh(am[s] * (k @ y) / n + b)
             return y
 
-        contestants: Contestants = {
+        contestants = {
             "numpy": f_np,
             "meanfield": lambda m=double, z=z, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final,
             "meanfield float32 kernel": lambda m=single, z=z, s=steps: (
@@ -244,7 +208,7 @@ def on_the_fly() -> None:
             reduced = scan_of(lambda x, z, a: jnp.sum(jnp.exp(-a * (x[:, None] - x) ** 2) * z, axis=1))
             for name, run in {"jax matrix": stored, "jax reduction": reduced}.items():
                 contestants[name] = lambda run=run, ja=ja, h=h: np.asarray(run(*ja, h).block_until_ready())
-        compare(f"on the fly, N = {n}", contestants, steps)
+        compare(f"on the fly, N = {n}", contestants, steps, "step")
 
 
 def separable() -> None:
@@ -262,7 +226,7 @@ def separable() -> None:
                 x += h * np.tanh((am[s] * (v @ x)) @ u / n + b)
             return x
 
-        contestants: Contestants = {
+        contestants = {
             "numpy": f_np,
             "meanfield": lambda m=model, z=z, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final,
         }
@@ -284,7 +248,7 @@ def separable() -> None:
                 )[0]
             )
             contestants["jax"] = lambda run=run, ja=ja, h=h: np.asarray(run(*ja, h).block_until_ready())
-        compare(f"separable, rank 8, N = {n}", contestants, steps)
+        compare(f"separable, rank 8, N = {n}", contestants, steps, "step")
 
 
 def fft() -> None:
@@ -305,7 +269,7 @@ def fft() -> None:
                 x += h * np.tanh(am[s] * np.fft.irfft(kh * np.fft.rfft(x), n=n) / n + b)
             return x
 
-        contestants: Contestants = {
+        contestants = {
             "numpy": f_np,
             "meanfield": lambda m=model, z=z, s=steps: integrate(m, z, (0, 1), scheme="euler", n_steps=s).final,
         }
@@ -332,7 +296,7 @@ def fft() -> None:
                 )[0]
             )
             contestants["jax"] = lambda run=run, ja=ja, h=h: np.asarray(run(*ja, h).block_until_ready())
-        compare(f"convolution, N = {n}", contestants, steps)
+        compare(f"convolution, N = {n}", contestants, steps, "step")
 
 
 def hierarchical() -> None:

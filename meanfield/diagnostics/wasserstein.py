@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import finite_array, positive_int
+from meanfield._checks import check_memory, finite_array, positive_int
 from meanfield.errors import ConfigError
-from meanfield.kernels.quantiles import quantile_distance
+from meanfield.kernels.quantiles import mean_gap, quantile_distance
 from meanfield.laws import Law
 
 Array = NDArray[np.float64]
@@ -40,16 +40,15 @@ def particle_distance(x: Any, y: Any, p: int = 1) -> float:
     Raises
     ------
     ConfigError
-        For lengths that differ, or another p.
+        For lengths that differ, no particles at all, or another p.
     """
     _check_order(p)
-    x = finite_array("x", x, shape=(None,))
-    y = finite_array("y", y, shape=(None,))
+    x, y = _sorted("x", x), _sorted("y", y)
     if len(x) != len(y):
         raise ConfigError(f"x has length {len(x)}, but y has length {len(y)}")
-    gap = np.sort(x)
-    gap -= np.sort(y)
-    return float(np.mean(np.abs(gap, out=gap))) if p == 1 else math.sqrt(float(gap @ gap) / len(gap))
+    if not len(x):
+        raise ConfigError("x has no particles")
+    return _root(float(mean_gap(x, y, p)), p)
 
 
 def sliced_wasserstein(x: Any, y: Any, p: int = 2, directions: int = 64) -> float:
@@ -61,16 +60,29 @@ def sliced_wasserstein(x: Any, y: Any, p: int = 2, directions: int = 64) -> floa
     Raises
     ------
     ConfigError
-        For dimensions that differ, or another p.
+        For dimensions that differ, no particles at all, or another p.
     """
     _check_order(p)
     x = finite_array("x", x, shape=(None, None))
     y = finite_array("y", y, shape=(None, None))
     if x.shape[1] != y.shape[1]:
         raise ConfigError(f"x has dimension {x.shape[1]}, but y has dimension {y.shape[1]}")
+    if not len(x) or not len(y):
+        raise ConfigError(f"{'y' if len(x) else 'x'} has no particles")
     total, angles = 0.0, _directions(positive_int("directions", directions), x.shape[1])
+    check_memory("the projections of the particles", 8 * (x.size + y.size + len(x) + len(y)))
+    # Components first: a projection adds up rows, in an array that stays in cache.
+    across, along = (np.ascontiguousarray(z.T) for z in (x, y))
+    u, v = np.empty(len(x)), np.empty(len(y))
     for e in angles:
-        total += wasserstein(Law.particles(x @ e), Law.particles(y @ e), p) ** p
+        np.dot(e, across, out=u)
+        np.dot(e, along, out=v)
+        if len(u) != len(v):
+            total += wasserstein(Law.particles(u), Law.particles(v), p) ** p
+            continue
+        u.sort()
+        v.sort()
+        total += float(mean_gap(u, v, p))
     return _root(total / len(angles), p)
 
 
@@ -132,6 +144,16 @@ def depth_distances(first: Any, second: Any, p: int = 2, directions: int = 32) -
     pairs = zip(cuts[:-1] // len(y), cuts[:-1] // len(x), strict=True)
     values = np.array([sliced_wasserstein(x[k], y[j], p, directions) for k, j in pairs])
     return DepthDistances(cuts / (len(x) * len(y)), values)
+
+
+def _sorted(name: str, values: Any) -> Array:
+    """Sorted copy of finite numbers (n,)."""
+    # NaN sorts last: the ends tell whether all of them are finite, and only where they are not is it asked which.
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.size and values.dtype == np.float64:
+        place = np.sort(values)
+        if math.isfinite(place[0]) and math.isfinite(place[-1]):
+            return place
+    return np.sort(finite_array(name, values, shape=(None,)))
 
 
 def _root(value: float, p: int) -> float:

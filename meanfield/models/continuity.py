@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from meanfield._checks import lookup
 from meanfield._muscl import GHOSTS, NO_FLUX, OUTFLOW, PERIODIC
 from meanfield.cells import Cells
-from meanfield.errors import ConfigError
+from meanfield.errors import ConfigError, NumericalError
 from meanfield.fields import Field
 from meanfield.kernels.transport import TILE, fill_ghosts, line_steps, tiles
-from meanfield.kernels.transport2d import ROWS, box_steps, strips
+from meanfield.kernels.transport2d import LEFT, aligned, box_steps, sweep
 from meanfield.kernels.transport2d import fill_ghosts as fill_box
 from meanfield.laws import Law
 from meanfield.parallel import for_blocks, get_threads
@@ -36,6 +36,8 @@ BOUNDARIES = {"no-flux": NO_FLUX, "outflow": OUTFLOW, "periodic": PERIODIC}
 # Cells from which threads pay for the handing out of work.
 _THREADED = 2**17
 _CHUNK = 64
+# Rows that a thread takes at a time; four more are computed twice.
+_ROWS = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +87,61 @@ class ContinuityEquation:
         """Raise `ConfigError` unless a state is a density: of the right shape and nowhere negative."""
         self.cells.checked(y)
 
+    @property
+    def certain(self) -> bool:
+        """Whether limits of steps are rigorous: parameters that are known between the depths looked at."""
+        return self.velocity.layered or (self.velocity.piecewise and self.velocity.form != "two_layer")
+
     def step_limits(self, edges: Array) -> Array:
         """Largest step in each interval between depths: dt sum_i max(|v_i|, h_i |d_i v_i|)/h_i <= 1/2.
 
         Up to 2/3 no cell loses more than it holds: half slopes are at most half of it, and where both faces of a cell
         let mass out, their velocities differ by at most h |d v|. Beyond 1/2 one-sided slopes under two stages amplify
-        round-off.
+        round-off. Parameters given by callables are sampled, with a tenth to spare; `check_steps` looks again.
         """
-        speed, slope = self.velocity.bounds(edges, self.cells.lower, self.cells.upper)
+        share = np.linspace(0.0, 1.0, 2 if self.certain else 5)
+        times = edges[:-1, None] + np.diff(edges)[:, None] * share
+        # A piece sees its parameters from the inside, also where they jump.
+        times[:, -1] = np.nextafter(edges[1:], edges[:-1])
+        spare = 1.0 if self.certain else 1.1
+        return np.asarray(1.0 / np.maximum(spare * self._rates(times), 1e-300))
+
+    def _rates(self, times: Array) -> Array:
+        """1/dt at the limit, for rows of depths (K, T)."""
+        speed, slope = self.velocity.bounds(times, self.cells.lower, self.cells.upper)
         h = np.array(self.cells.spacing)
-        rate = 2.0 * (np.maximum(speed, h * slope) / h).sum(axis=1)
-        return np.asarray(1.0 / np.maximum(rate, 1e-300))
+        rates = 2.0 * (np.maximum(speed, h * slope) / h).sum(axis=1)
+        if self.velocity.form == "two_layer":
+            # Sums over neurons are bounded poorly term by term: look at the faces.
+            rates = np.array([max(self._rate_at(t) for t in set(row.tolist())) for row in times])
+        return np.asarray(rates)
+
+    def _rate_at(self, t: float) -> float:
+        """1/dt at the limit, from the faces at depth t; kept for the parameters last seen."""
+        row = self.velocity.table(np.array(t))
+        known = self._kept.get("rate")
+        if known is not None and np.array_equal(known[0], row):
+            return float(known[1])
+        total = np.zeros(self.shape)
+        for axis, h in enumerate(self.cells.spacing):
+            v = np.moveaxis(self.face_velocities(t, axis), axis, 0)
+            worst = np.maximum(np.maximum(np.abs(v[1:]), np.abs(v[:-1])), np.abs(v[1:] - v[:-1]))
+            total += np.moveaxis(worst, 0, axis) / h
+        rate = 2.0 * float(total.max())
+        self._kept["rate"] = (row, rate)
+        return rate
+
+    def check_steps(self, times: Array, lengths: Array) -> None:
+        """Raise `NumericalError` for a step (stages (n, s), lengths (n,)) that turns out to be too long."""
+        if self.certain:
+            return
+        excess = lengths * self._rates(times)
+        if not (excess <= 1.0 + 1e-12).all():
+            k = int(np.argmax(excess))
+            raise NumericalError(
+                f"dt = {float(lengths[k])!r} breaks the CFL condition at t={float(times[k, 0])!r}: at most "
+                f"{float(lengths[k] / excess[k]):.6g}; give a smaller dt, or knots where the parameters change fast"
+            )
 
     def face_velocities(self, t: float, axis: int) -> Array:
         """Velocity normal to the faces along an axis, (n + 1,) or one more along that axis; closed at walls."""
@@ -130,11 +176,12 @@ class ContinuityEquation:
         """
         run = self._advance_line if y.ndim == 1 else self._advance_box
         times, lengths = grid.steps(scheme, first, count)
-        ghosts = (GHOSTS,) if y.ndim == 1 else (GHOSTS, 2)
-        inside = tuple(slice(g, -g) for g in ghosts)
-        shape = tuple(n + 2 * g for n, g in zip(y.shape, ghosts, strict=True))
+        self.check_steps(times, lengths)
+        rows, columns = len(y) + 2 * GHOSTS, y.shape[1:]
+        make = partial(aligned, rows, *columns) if columns else partial(np.zeros, rows)
+        inside = (slice(GHOSTS, -GHOSTS), *(slice(LEFT, LEFT + m) for m in columns))
         # Fresh pages cost as much as a step: two arrays are kept between the calls, taken by one thread at a time.
-        u, work = self._kept.pop("work", None) or (np.zeros(shape), np.zeros(shape))
+        u, work = self._kept.pop("work", None) or (make(), make())
         u[inside] = y
         result = run(times, lengths, u, work)
         out[...] = result[inside]
@@ -185,11 +232,12 @@ class ContinuityEquation:
             base_1, base_2, w, t_1, t_2 = self._affine(times[part], lengths[part])
             if alone:
                 box_steps(boundary, base_1, base_2, w, t_1, t_2, u, work)
+                u, work = (work, u) if len(w) % 2 else (u, work)
                 continue
             for k in range(len(w)):
-                fill_box(boundary, u)
-                step = partial(strips, boundary, base_1, base_2, w[k], t_1[k], t_2[k], u, work)
-                for_blocks(step, self.shape[0], 2 * ROWS)
+                fill_box(boundary, self.shape[1], u)
+                step = partial(sweep, boundary, base_1, base_2, w[k], t_1[k], t_2[k], u, work)
+                for_blocks(step, self.shape[0], _ROWS)
                 u, work = work, u
         return u
 

@@ -14,7 +14,6 @@ width of deep ResNets: tight error bounds and phase diagrams", arXiv 2509.10167.
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import check_memory, finite_array, finite_float, lookup, positive_int, shown
+from meanfield._checks import check_memory, checked_seed, finite_array, finite_float, lookup, positive_int, shown
 from meanfield.activations import Activation, activation
 from meanfield.errors import ConfigError
 from meanfield.fields import Field
@@ -110,7 +109,7 @@ class DeepMeanField:
         if self.alpha == 0.0:
             raise ConfigError("alpha must not be 0")
         put(self, "batch", _batch(batch, self.x.shape[1]))
-        put(self, "seed", _seed(seed))
+        put(self, "seed", checked_seed("seed", seed))
         dim, n = self.x.shape
         size = 2 * self.depth * self.width * dim
         check_memory(f"a network of {depth} blocks of {width} neurons", 8 * (6 * size + 4 * self.depth * dim * n))
@@ -147,7 +146,7 @@ class DeepMeanField:
         neuron j is the same in every layer.
         """
         size = np.sqrt(self.x.shape[0]) if deviation is None else finite_float("deviation", deviation, least=0.0)
-        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(_seed(seed))))
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(checked_seed("seed", seed))))
         both, depth, width, dim = self.shape
         drawn = size * generator.standard_normal((both, 1 if tied else depth, width, dim))
         return np.array(np.broadcast_to(drawn, self.shape))
@@ -262,12 +261,6 @@ def _batch(batch: Any, n: int) -> tuple[int, float] | None:
     if size > n:
         raise ConfigError(f"batch size must be at most the number of samples {n}, got {size}")
     return size, interval
-
-
-def _seed(seed: Any) -> int:
-    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, numbers.Integral) or int(seed) < 0:
-        raise ConfigError(f"seed must be an integer >= 0, got {shown(seed)}")
-    return int(seed)
 
 
 def _ratio(interval: float) -> tuple[float, int]:

@@ -33,6 +33,7 @@ from meanfield.velocities import Velocity
 Array = NDArray[np.float64]
 
 _GAUSS = np.polynomial.legendre.leggauss(6)
+_PINS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +85,18 @@ class FokkerPlanck:
         if not callable(self.amplitude):
             finite_float("amplitude", self.amplitude)
         check_memory("coefficients of the faces", 8 * 12 * int(np.prod(self.shape)))
-        if (self._squares(self.cells.points()) == 0.0).any():
-            raise ConfigError("amplitude must not be 0 inside the box: no mass crosses such a point; cut the box there")
+        self._check_amplitude()
+
+    def _check_amplitude(self) -> None:
+        """Refuse an amplitude that vanishes at a centre or a face, or changes sign between two centres."""
+        words = "amplitude must not be 0 inside the box: no mass crosses such a point; cut the box there"
+        k = self._strength(self.cells.points()).reshape(self.shape)
+        for axis in range(k.ndim):
+            sides = [self.cells.faces(d)[1:-1] if d == axis else self.cells.centres(d) for d in range(k.ndim)]
+            between = self._strength(np.stack([x.ravel() for x in np.meshgrid(*sides, indexing="ij")]))
+            signs = np.sign(k)
+            if (signs == 0.0).any() or (between == 0.0).any() or (np.diff(signs, axis=axis) != 0.0).any():
+                raise ConfigError(words)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,23 +112,44 @@ class FokkerPlanck:
         """Raise `ConfigError` unless a state is a density: of the right shape and nowhere negative."""
         self.cells.checked(y)
 
+    def _strength(self, points: Array) -> Array:
+        """K at points (D, n)."""
+        raw = np.asarray(self.amplitude(*points) if callable(self.amplitude) else self.amplitude)
+        if raw.shape not in ((), points.shape[1:]):
+            raise ConfigError(f"amplitude returned shape {raw.shape}, expected {points.shape[1:]}")
+        return finite_array("amplitude", np.array(np.broadcast_to(raw, points.shape[1:])))
+
     def _squares(self, points: Array) -> Array:
-        """K^2 at points (D, n)."""
-        raw = self.amplitude(*points) if callable(self.amplitude) else self.amplitude
-        values = finite_array("amplitude", np.broadcast_to(raw, points.shape[1:]))
-        return np.asarray(values**2)
+        return np.asarray(self._strength(points) ** 2)
 
     def drops(self, t: float, axis: int = 0) -> Array:
-        """P = (2/nu^2) int v/K^2 from each centre to the next along an axis, by Gauss quadrature."""
-        cells, (s, w) = self.cells, _GAUSS
-        h = cells.spacing[axis]
-        shape = tuple(n - (d == axis) for d, n in enumerate(cells.shape))
-        total = np.zeros(shape)
-        for place, weight in zip(0.5 * (s + 1.0), 0.5 * w, strict=True):
-            axes = [cells.centres(d)[:-1] + place * h if d == axis else cells.centres(d) for d in range(cells.dim)]
-            points = np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")])
-            total += weight * (self.velocity.value(t, points)[axis] / self._squares(points)).reshape(shape)
-        return np.asarray((2.0 * h / self.nu**2) * total)
+        """P = (2/nu^2) int v/K^2 from each centre to the next along an axis.
+
+        By Gauss quadrature; on a line with a constant K by the primitive of sigma, else cut at its kinks.
+        """
+        factor = 2.0 / self.nu**2
+        if self.cells.dim == 1 and not callable(self.amplitude):
+            return np.asarray(
+                factor / float(self.amplitude) ** 2 * np.diff(self.velocity.primitive(t, self.cells.centres()))
+            )
+        if self.cells.dim == 1:
+            centres = self.cells.centres()
+            cuts = np.union1d(centres, [x for x in self.velocity.kinks(t) if centres[0] < x < centres[-1]])
+            pieces = self._integral(t, cuts[None, :-1], np.diff(cuts), 0)
+            return np.asarray(factor * np.add.reduceat(pieces, np.searchsorted(cuts, centres[:-1])))
+        axes = [self.cells.centres(d)[:-1] if d == axis else self.cells.centres(d) for d in range(2)]
+        starts = np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")])
+        shape = tuple(len(x) for x in axes)
+        return np.asarray(factor * self._integral(t, starts, self.cells.spacing[axis], axis).reshape(shape))
+
+    def _integral(self, t: float, starts: Array, lengths: Any, axis: int) -> Array:
+        """Integral of v_axis/K^2 over stretches along an axis from points (D, n)."""
+        total = np.zeros(starts.shape[1])
+        for s, w in zip(*_GAUSS, strict=True):
+            points = starts.copy()
+            points[axis] += 0.5 * (s + 1.0) * lengths
+            total += 0.5 * w * lengths * self.velocity.value(t, points)[axis] / self._squares(points)
+        return total
 
     def _faces(self, t: float) -> _Faces:
         """Coefficients at depth t, kept for the parameters last seen."""
@@ -142,18 +174,35 @@ class FokkerPlanck:
         self._kept["faces"] = (row, made)
         return made
 
+    @property
+    def certain(self) -> bool:
+        """Whether limits of steps are rigorous: parameters that are constant between the breakpoints."""
+        return self.velocity.layered
+
     def step_limits(self, edges: Array) -> Array:
         """Largest step in each interval between depths: no cell gives away more than it holds.
 
-        Parameters that depend smoothly on depth are looked at in five places; `advance` checks every step again.
+        Parameters that change with depth are sampled, with a tenth to spare; `check_steps` looks again.
         """
         if self.velocity.constant:
             return np.full(len(edges) - 1, self._faces(0.0).longest)
         limits = np.empty(len(edges) - 1)
         for k, (a, b) in enumerate(pairwise(edges.tolist())):
-            times = np.minimum(np.linspace(a, b, 5), np.nextafter(b, a))
-            limits[k] = min(self._faces(float(t)).longest for t in times)
+            times = [a] if self.certain else np.minimum(np.linspace(a, b, 5), np.nextafter(b, a)).tolist()
+            limits[k] = min(self._faces(t).longest for t in times) / (1.0 if self.certain else 1.1)
         return limits
+
+    def check_steps(self, times: Array, lengths: Array) -> None:
+        """Raise `NumericalError` for a step (stages (n, s), lengths (n,)) that turns out to be too long."""
+        if self.certain:
+            return
+        for row, dt in zip(times.tolist(), lengths.tolist(), strict=True):
+            longest = min(self._faces(t).longest for t in row)
+            if dt > longest * (1.0 + 1e-12):
+                raise NumericalError(
+                    f"dt = {dt!r} breaks the CFL condition at t={row[0]!r}: at most {longest:.6g}; give a smaller dt, "
+                    "or knots where the parameters change fast"
+                )
 
     def rate(self, t: float, y: Array, out: Array) -> None:
         """Fill out with the rate of the density."""
@@ -189,12 +238,10 @@ class FokkerPlanck:
             both = [np.stack([c, c]) for c in self._faces(0.0).coefficients]
             two_stages(both[0], both[1], both[2], both[3], lengths, u, work[0], work[1])
         else:
+            self.check_steps(times, lengths)
             for (begin, end), dt in zip(times.tolist(), lengths.tolist(), strict=True):
-                stages = [self._faces(begin), self._faces(end)]
-                longest = min(s.longest for s in stages)
-                if dt > longest * (1.0 + 1e-12):
-                    raise NumericalError(f"dt = {dt!r} breaks the CFL condition at t={begin!r}: at most {longest:.6g}")
-                both = [np.stack(pair) for pair in zip(*(s.coefficients for s in stages), strict=True)]
+                pairs = zip(self._faces(begin).coefficients, self._faces(end).coefficients, strict=True)
+                both = [np.stack(pair) for pair in pairs]
                 two_stages(both[0], both[1], both[2], both[3], np.array([dt]), u, work[0], work[1])
         out[...] = u.reshape(y.shape)
 
@@ -227,11 +274,22 @@ class FokkerPlanck:
                 values += [weight.ravel(), -weight.ravel()]
         n = number.size
         matrix = coo_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), (n, n)).tocsc()
-        # The columns sum to 0: with the value 1 in the largest cell the others follow from a regular system.
+        # The columns sum to 0: with the value 1 in one cell the others follow from a regular system. It must be a
+        # cell that holds some mass, or the rest is lost in round-off: the fullest one, found by trying.
         pinned = int(np.argmin(np.abs(matrix.diagonal())))
-        keep = np.delete(np.arange(n), pinned)
-        g = np.ones(n)
-        g[keep] = splu(matrix[keep][:, keep].tocsc()).solve(-matrix[keep][:, [pinned]].toarray().ravel())
+        for _ in range(_PINS):
+            keep = np.delete(np.arange(n), pinned)
+            g = np.ones(n)
+            g[keep] = splu(matrix[keep][:, keep].tocsc()).solve(-matrix[keep][:, [pinned]].toarray().ravel())
+            fullest = int(np.argmax(np.abs(g)))
+            if abs(g[fullest]) < 10.0:
+                break
+            pinned = fullest
+        scale = np.abs(matrix.diagonal()).max() * np.abs(g).max()
+        if not np.abs(matrix @ g).max() <= 1e-9 * scale or g.min() < -1e-9 * np.abs(g).max():
+            raise NumericalError(
+                "the steady state was not found: round-off outweighs the flux; take wider noise or fewer cells"
+            )
         g = np.maximum(g, 0.0).reshape(self.shape)
         return np.asarray(g / self.cells.mass(g))
 

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import functools
 import math
-import numbers
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import check_memory, finite_array, finite_float, positive_int, shown
+from meanfield._checks import check_memory, checked_seed, finite_array, finite_float, positive_int
 from meanfield._random import GROUP, fill_normal
 from meanfield.activations import Activation
 from meanfield.errors import ConfigError
@@ -112,7 +111,7 @@ class MeanFieldNeurons:
             raise ConfigError(f"width is out of range: {self.width} > 2^32")
         put(self, "penalty", finite_float("penalty", penalty, least=0.0))
         put(self, "temperature", finite_float("temperature", temperature, least=0.0))
-        put(self, "seed", _seed(seed))
+        put(self, "seed", checked_seed("seed", seed))
         put(self, "_inputs", padded(self.features.inner().T))
         rows = len(self._inputs)
         kept = self._groups * GROUP * rows
@@ -152,7 +151,7 @@ class MeanFieldNeurons:
             For a deviation < 0 or a seed that is none.
         """
         out = np.empty(self.shape)
-        key = self.seed if seed is None else _seed(seed)
+        key = self.seed if seed is None else checked_seed("seed", seed)
         fill_normal(np.uint64(key), _BEFORE, 0, out)
         out *= finite_float("deviation", deviation, least=0.0)
         return out
@@ -229,8 +228,7 @@ class MeanFieldNeurons:
         Equal to the loop of rates and noises to round-off; advancing n steps and then m gives
         the bytes of advancing n + m, and of any number of threads.
         """
-        f = self._outputs(y)
-        source = y
+        f, source, begin = self._outputs(y), y, grid.origin + first
         for k, dt in enumerate(grid.steps(scheme, first, count)[1].tolist()):
             amplitude = math.sqrt(2.0 * self.temperature * dt)
             # The outputs after the last step are the first thing the next call computes.
@@ -241,7 +239,7 @@ class MeanFieldNeurons:
                 out,
                 h=dt,
                 amplitude=amplitude,
-                step=first + k,
+                step=begin + k,
                 forward=more,
                 backward=k % 2 == 0,
             )
@@ -339,9 +337,3 @@ class MeanFieldNeurons:
             "temperature": self.temperature,
             "seed": self.seed,
         }
-
-
-def _seed(value: Any) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral) or not 0 <= int(value) < 2**64:
-        raise ConfigError(f"seed must be an integer >= 0 below 2^64, got {shown(value)}")
-    return int(value)

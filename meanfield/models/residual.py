@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import check_memory, finite_float, positive_int
+from meanfield._checks import check_memory, checked_seed, finite_float, positive_int
 from meanfield._random import fill_normal
 from meanfield.errors import ConfigError
 from meanfield.fields import Field
@@ -65,11 +65,11 @@ class ResidualNetwork:
 
     def __post_init__(self) -> None:
         n = positive_int("n_samples", self.n_samples)
+        object.__setattr__(self, "n_samples", n)
         object.__setattr__(self, "nu", finite_float("nu", self.nu, least=0.0))
         if not callable(self.amplitude):
-            finite_float("amplitude", self.amplitude)
-        if positive_int("seed + 1", self.seed + 1) > 2**63 - 1:
-            raise ConfigError(f"seed is out of range: {self.seed}")
+            object.__setattr__(self, "amplitude", finite_float("amplitude", self.amplitude))
+        object.__setattr__(self, "seed", checked_seed("seed", self.seed))
         check_memory(f"a batch of {n} samples in {self.velocity.dim} dimensions", 8 * 5 * n * self.velocity.dim)
 
     @property
@@ -95,7 +95,10 @@ class ResidualNetwork:
         """Fill out with nu K(x_j) xi_j, xi standard normal keyed by (seed, step, sample)."""
         seed, number = np.uint64(self.seed), np.uint64(step)
         for_blocks(lambda i, j: fill_normal(seed, number, i, out[:, i:j]), self.n_samples, _BLOCK)
-        out *= self.nu * (self.amplitude(*y) if callable(self.amplitude) else self.amplitude)
+        strength = np.asarray(self.amplitude(*y) if callable(self.amplitude) else self.amplitude)
+        if strength.shape not in ((), out.shape[1:]):
+            raise ConfigError(f"amplitude returned shape {strength.shape}, expected {out.shape[1:]}")
+        out *= self.nu * strength
 
     def fused(self, scheme: Scheme) -> bool:  # noqa: ARG002 (every scheme has the compiled path)
         """Whether `advance` has a compiled path for the scheme: always, but with noise never."""
@@ -122,5 +125,7 @@ class ResidualNetwork:
             "model": "ResidualNetwork",
             "velocity": self.velocity,
             "shape": list(self.shape),
-            "noise": [self.nu, self.amplitude, self.seed],
+            "nu": self.nu,
+            "amplitude": self.amplitude,
+            "seed": self.seed,
         }
