@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._activate import apply_value
+from meanfield._activate import TANH, apply_value
 from meanfield._jit import ELEMENTARY, njit
 from meanfield._muscl import GHOSTS, PERIODIC, beyond, close, fluxes, slopes
-from meanfield._vectormath import prefer512
+from meanfield._vectormath import prefer512, tanh
 from meanfield._velocity import OUTSIDE, component, neurons
 
 Array = NDArray[np.float64]
@@ -44,10 +44,17 @@ def face_velocities(
     `work` (1 + width, B) is a workspace, B that of v or more.
     """
     prefer512()
+    wraps = boundary == PERIODIC and (first < 0 or first + v.size > n)
+    if form == OUTSIDE and code == TANH and not wraps:
+        # In one loop: with the general passes below a step costs a sixth more.
+        slope, start = row[0] * dx, row[0] * (low + dx * first) + row[1]
+        for k in range(v.size):
+            v[k] = tanh(start + slope * k)
+        return
     line = work[0, : v.size]
     for k in range(v.size):
         line[k] = low + dx * (first + k)
-    if boundary == PERIODIC and (first < 0 or first + v.size > n):
+    if wraps:
         for k in range(v.size):
             line[k] = low + dx * ((first + k) % n)
     if form == OUTSIDE:
