@@ -5,6 +5,7 @@ Import this before numpy and call `one_core`: the number of threads of BLAS and 
 
 from __future__ import annotations
 
+import importlib
 import os
 import statistics
 import time
@@ -23,6 +24,18 @@ def one_core() -> None:
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def peer(name: str) -> Any:
+    """Module of a peer, kept to one thread, or None where it is not installed."""
+    try:
+        module = importlib.import_module(name)
+    except ImportError:
+        return None
+    if name == "torch":
+        module.set_num_threads(1)
+        module.set_grad_enabled(False)
+    return module
 
 
 def cpu_seconds(function: Callable[[], object], at_least: float = 0.02) -> float:

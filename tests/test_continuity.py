@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.stages import Stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
@@ -22,25 +23,6 @@ from meanfield.schemes import StepGrid, scheme
 from meanfield.velocities import Velocity
 
 RNG = np.random.default_rng(9)
-
-
-class Stages:
-    """The model without its compiled path: the generic loop over `rate`."""
-
-    def __init__(self, model: ContinuityEquation) -> None:
-        for name in (
-            "shape",
-            "breakpoints",
-            "rate",
-            "fields",
-            "axes",
-            "schemes",
-            "check",
-            "step_limits",
-            "certain",
-            "check_steps",
-        ):
-            setattr(self, name, getattr(model, name))
 
 
 def cells_of(n: int, cdf=ndtr, ends: float = 9.0) -> tuple[Cells, np.ndarray]:

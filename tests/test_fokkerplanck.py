@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from helpers.stages import Stages
 from scipy.linalg import solve_continuous_lyapunov
 from scipy.special import ndtr
 
@@ -21,25 +22,6 @@ from meanfield.models.fokkerplanck import FokkerPlanck
 from meanfield.velocities import Velocity
 
 LINE = Cells.line(-7.0, 7.0, 280)
-
-
-class Stages:
-    """The model without its compiled path."""
-
-    def __init__(self, model: FokkerPlanck) -> None:
-        for name in (
-            "shape",
-            "breakpoints",
-            "rate",
-            "fields",
-            "axes",
-            "schemes",
-            "check",
-            "step_limits",
-            "certain",
-            "check_steps",
-        ):
-            setattr(self, name, getattr(model, name))
 
 
 def normal(cells: Cells, mean: float, variance: float) -> np.ndarray:

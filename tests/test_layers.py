@@ -25,7 +25,7 @@ LAYERS = (
     ("L2 files", "storage.syscalls storage.names storage.layout storage.safety storage.durable storage.image"),
     ("L2 files", "storage.segments storage.contents storage.netcdf storage.provenance storage.sealed storage.verify"),
     ("L2 files", "storage.seal storage.writer storage.reader storage.run"),
-    ("L2 cells", "cells"),
+    ("L2 cells", "cells densities"),
     ("L3 equations", "models.* constructions.*"),
     ("L4 evolution", "solution probes steppers recorder integration exact exact_laws export diagnostics.*"),
     ("L5 learning", "learning.*"),

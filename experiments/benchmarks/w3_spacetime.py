@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from meanfield.benchmarking import compare, cpu_seconds, one_core
+from meanfield.benchmarking import compare, cpu_seconds, one_core, peer
 
 one_core()
 
@@ -36,18 +36,7 @@ from meanfield import (  # noqa: E402
     integrate,
 )
 
-try:
-    import torch
-
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-except ImportError:
-    torch = None
-try:
-    import jax
-    import jax.numpy as jnp
-except ImportError:
-    jax = None
+torch, jax, jnp = peer("torch"), peer("jax"), peer("jax.numpy")
 
 RNG = np.random.default_rng(4)
 

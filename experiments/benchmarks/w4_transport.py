@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from meanfield.benchmarking import compare, one_core
+from meanfield.benchmarking import compare, one_core, peer
 
 one_core()
 
@@ -20,22 +20,8 @@ import numpy as np  # noqa: E402
 
 from meanfield import Cells, ContinuityEquation, Velocity, integrate  # noqa: E402
 
-try:
-    import torch
-
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-except ImportError:
-    torch = None
-try:
-    import jax
-    import jax.numpy as jnp
-except ImportError:
-    jax = None
-try:
-    import pde
-except ImportError:
-    pde = None
+torch, jax, jnp = peer("torch"), peer("jax"), peer("jax.numpy")
+pde = peer("pde")
 
 RNG = np.random.default_rng(3)
 # Steps over widths of a cell, on the line.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from meanfield.benchmarking import compare, one_core
+from meanfield.benchmarking import compare, one_core, peer
 
 one_core()
 
@@ -23,18 +23,7 @@ from meanfield import ResidualNetwork, Velocity, integrate  # noqa: E402
 from meanfield.losses import Squared  # noqa: E402
 from meanfield.models.neurons import MeanFieldNeurons  # noqa: E402
 
-try:
-    import torch
-
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-except ImportError:
-    torch = None
-try:
-    import jax
-    import jax.numpy as jnp
-except ImportError:
-    jax = None
+torch, jax, jnp = peer("torch"), peer("jax"), peer("jax.numpy")
 
 RNG = np.random.default_rng(2)
 

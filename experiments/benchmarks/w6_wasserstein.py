@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from meanfield.benchmarking import compare, one_core
+from meanfield.benchmarking import compare, one_core, peer
 
 one_core()
 
@@ -18,26 +18,9 @@ import numpy as np  # noqa: E402
 
 from meanfield.diagnostics.wasserstein import particle_distance, sliced_wasserstein  # noqa: E402
 
-try:
-    import torch
-
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-except ImportError:
-    torch = None
-try:
-    import jax
-    import jax.numpy as jnp
-except ImportError:
-    jax = None
-try:
-    import scipy.stats
-except ImportError:
-    scipy = None
-try:
-    import ot
-except ImportError:
-    ot = None
+torch, jax, jnp = peer("torch"), peer("jax"), peer("jax.numpy")
+stats = peer("scipy.stats")
+ot = peer("ot")
 
 RNG = np.random.default_rng(6)
 
@@ -81,8 +64,8 @@ def line() -> None:
         if jax:
             run, given = jax.jit(jax_distance), (jnp.asarray(x), jnp.asarray(y))
             contestants["jax"] = lambda run=run, given=given: float(run(*given))
-        if scipy:
-            contestants["scipy, p = 1"] = lambda x=x, y=y: scipy.stats.wasserstein_distance(x, y) and None
+        if stats:
+            contestants["scipy, p = 1"] = lambda x=x, y=y: stats.wasserstein_distance(x, y) and None
         if ot:
             contestants["POT wasserstein_1d"] = lambda x=x, y=y: float(ot.wasserstein_1d(x, y, p=2)) ** 0.5
             contestants["POT emd2_1d"] = lambda x=x, y=y: float(ot.emd2_1d(x, y)) ** 0.5

@@ -19,15 +19,13 @@ from numpy.typing import NDArray
 from meanfield._checks import lookup
 from meanfield._muscl import GHOSTS, NO_FLUX, OUTFLOW, PERIODIC
 from meanfield.cells import Cells
-from meanfield.errors import ConfigError, NumericalError
-from meanfield.fields import Field
+from meanfield.densities import DensityOnCells
+from meanfield.errors import NumericalError
 from meanfield.kernels.transport import TILE, fill_ghosts, line_steps, tiles
 from meanfield.kernels.transport2d import LEFT, aligned, box_steps, sweep
 from meanfield.kernels.transport2d import fill_ghosts as fill_box
-from meanfield.laws import Law
 from meanfield.parallel import for_blocks, get_threads
 from meanfield.schemes import Scheme, StepGrid
-from meanfield.storage.layout import Axis
 from meanfield.velocities import FORMS, Velocity
 
 Array = NDArray[np.float64]
@@ -41,7 +39,7 @@ _ROWS = 128
 
 
 @dataclass(frozen=True, eq=False)
-class ContinuityEquation:
+class ContinuityEquation(DensityOnCells):
     """Continuity equation on cells; the state is the density g, means over the cells, of the shape of the cells.
 
     A step costs about 2.5 ns a cell; memory is three arrays of cells, five more in two dimensions unless the
@@ -69,23 +67,8 @@ class ContinuityEquation:
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.velocity.dim != self.cells.dim:
-            raise ConfigError(f"the velocity has dimension {self.velocity.dim}, but the cells {self.cells.dim}")
+        self.check_dimensions()
         lookup("boundary", self.boundary, BOUNDARIES)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the state, that of the cells."""
-        return self.cells.shape
-
-    @property
-    def breakpoints(self) -> Array:
-        """Depths at which a parameter is not smooth."""
-        return self.velocity.breakpoints
-
-    def check(self, y: Array) -> None:
-        """Raise `ConfigError` unless a state is a density: of the right shape and nowhere negative."""
-        self.cells.checked(y)
 
     @property
     def certain(self) -> bool:
@@ -264,22 +247,6 @@ class ContinuityEquation:
         """Value of sigma at the centres and at the faces along both axes."""
         value = self.velocity.activation.value
         return [value(self.cells.centres(d)) for d in (0, 1)], [value(self.cells.faces(d)) for d in (0, 1)]
-
-    def mass(self, y: Array) -> float:
-        """Total mass of a state."""
-        return self.cells.mass(y)
-
-    def law(self, y: Array, axis: int = 0) -> Law:
-        """Law of a state on the line, or its marginal along an axis."""
-        return self.cells.law(y, axis)
-
-    def fields(self, y: Array) -> dict[str, Field]:
-        """Density of a state over the cells."""
-        return {"density": Field(y, tuple(a.name for a in self.axes()), units="1", long_name="density of activations")}
-
-    def axes(self) -> tuple[Axis, ...]:
-        """Coordinates of the axes that `fields` names: the centres of the cells."""
-        return self.cells.axes()
 
     def describe(self) -> dict[str, Any]:
         """What determines the model, for digests of runs."""

@@ -22,12 +22,10 @@ from numpy.typing import NDArray
 
 from meanfield._checks import check_memory, finite_array, finite_float
 from meanfield.cells import Cells, exchange_weights
+from meanfield.densities import DensityOnCells
 from meanfield.errors import ConfigError, NumericalError
-from meanfield.fields import Field
 from meanfield.kernels.diffusion import two_stages
-from meanfield.laws import Law
 from meanfield.schemes import Scheme, StepGrid
-from meanfield.storage.layout import Axis
 from meanfield.velocities import Velocity
 
 Array = NDArray[np.float64]
@@ -45,7 +43,7 @@ class _Faces:
 
 
 @dataclass(frozen=True, eq=False)
-class FokkerPlanck:
+class FokkerPlanck(DensityOnCells):
     """Fokker-Planck equation on cells with walls; the state is the density g, means over the cells.
 
     Of second order in the cell where diffusion matters; where |P| is large a face is upwind, of order one.
@@ -79,8 +77,7 @@ class FokkerPlanck:
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.velocity.dim != self.cells.dim:
-            raise ConfigError(f"the velocity has dimension {self.velocity.dim}, but the cells {self.cells.dim}")
+        self.check_dimensions()
         object.__setattr__(self, "nu", finite_float("nu", self.nu, above=0.0))
         if not callable(self.amplitude):
             finite_float("amplitude", self.amplitude)
@@ -97,20 +94,6 @@ class FokkerPlanck:
             signs = np.sign(k)
             if (signs == 0.0).any() or (between == 0.0).any() or (np.diff(signs, axis=axis) != 0.0).any():
                 raise ConfigError(words)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the state, that of the cells."""
-        return self.cells.shape
-
-    @property
-    def breakpoints(self) -> Array:
-        """Depths at which a parameter is not smooth."""
-        return self.velocity.breakpoints
-
-    def check(self, y: Array) -> None:
-        """Raise `ConfigError` unless a state is a density: of the right shape and nowhere negative."""
-        self.cells.checked(y)
 
     def _strength(self, points: Array) -> Array:
         """K at points (D, n)."""
@@ -292,22 +275,6 @@ class FokkerPlanck:
             )
         g = np.maximum(g, 0.0).reshape(self.shape)
         return np.asarray(g / self.cells.mass(g))
-
-    def mass(self, y: Array) -> float:
-        """Total mass of a state."""
-        return self.cells.mass(y)
-
-    def law(self, y: Array, axis: int = 0) -> Law:
-        """Law of a state on the line, or its marginal along an axis."""
-        return self.cells.law(y, axis)
-
-    def fields(self, y: Array) -> dict[str, Field]:
-        """Density of a state over the cells."""
-        return {"density": Field(y, tuple(a.name for a in self.axes()), units="1", long_name="density of activations")}
-
-    def axes(self) -> tuple[Axis, ...]:
-        """Coordinates of the axes that `fields` names: the centres of the cells."""
-        return self.cells.axes()
 
     def describe(self) -> dict[str, Any]:
         """What determines the model, for digests of runs."""
