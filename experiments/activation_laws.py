@@ -62,7 +62,7 @@ class Config:
     """Parameters of the experiment; depths and activations are pure numbers."""
 
     finest: int = option(1600, "cells of the finest grid on the line", least=400, most=102400)
-    finest_plane: int = option(320, "cells a side of the finest grid in the plane", least=80, most=1280)
+    finest_plane: int = option(320, "cells a side of the finest grid in the plane", least=160, most=1280)
     n_seeds: int = option(400, "seeds of the samples", least=50, most=100000)
     n_samples: int = option(100_000, "samples of the atoms", least=1000, most=10_000_000)
     planted: float = option(0.0, "relative error planted in the simulated weights, to see verdicts fail")

@@ -55,7 +55,7 @@ ENDS = 9.0
 class Config:
     """Parameters of the experiment; depths and activations are pure numbers."""
 
-    cells: int = option(400, "cells of the grid on the line", least=100, most=6400)
+    cells: int = option(400, "cells of the grid on the line", least=200, most=6400)
     cells_plane: int = option(80, "cells a side of the finest grid in the plane", least=40, most=400)
     n_samples: int = option(200_000, "samples that follow noisy layers", least=1000, most=10_000_000)
     planted: float = option(0.0, "relative error planted in the simulated weights, to see verdicts fail")

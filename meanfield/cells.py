@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import check_memory, finite_array, finite_float, positive_int
+from meanfield._checks import check_memory, finite_array, finite_float, positive_int, shown
 from meanfield.errors import ConfigError
 from meanfield.laws import Law
 from meanfield.storage.layout import Axis
@@ -43,14 +44,19 @@ class Cells:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        for name, value in (("lower", self.lower), ("upper", self.upper), ("shape", self.shape)):
+            if not isinstance(value, (tuple, list, np.ndarray)):
+                raise ConfigError(f"{name} must have an entry for each axis, got {shown(value)}")
         lower = tuple(finite_float("lower", v) for v in self.lower)
         upper = tuple(finite_float("upper", v) for v in self.upper)
         shape = tuple(positive_int("number of cells", n) for n in self.shape)
         if not len(lower) == len(upper) == len(shape) or len(shape) not in (1, 2):
             raise ConfigError(f"cells need one or two axes, got {len(lower)}, {len(upper)} and {len(shape)}")
-        for a, b in zip(lower, upper, strict=True):
+        for a, b, n in zip(lower, upper, shape, strict=True):
             if not a < b:
                 raise ConfigError(f"a box must have lower < upper, got {a!r} and {b!r}")
+            if not 16.0 * math.ulp(max(abs(a), abs(b))) < b / n - a / n < math.inf:
+                raise ConfigError(f"cells from {a!r} to {b!r} cannot be {n}: their length is out of range")
         if min(shape) < 4:
             raise ConfigError(f"cells need four and more along each axis, got {shape}")
         check_memory(f"{' x '.join(map(str, shape))} cells", 8 * 12 * int(np.prod([float(n) for n in shape])))
@@ -107,11 +113,11 @@ class Cells:
         w = w / 2
         at = [self.centres(d)[:, None] + 0.5 * self.spacing[d] * s for d in range(self.dim)]
         if self.dim == 1:
-            values = finite_array("density", np.broadcast_to(density(at[0]), at[0].shape)) @ w
+            values = _spread(density(at[0]), at[0].shape) @ w
         else:
             x, y = at[0][:, :, None, None], at[1][None, None]
-            raw = np.broadcast_to(density(x, y), (*at[0].shape, *at[1].shape))
-            values = np.einsum("iajb,a,b->ij", finite_array("density", raw), w, w)
+            raw = _spread(density(x, y), (*at[0].shape, *at[1].shape))
+            values = np.einsum("iajb,a,b->ij", raw, w, w)
         return self.checked(np.ascontiguousarray(values))
 
     def checked(self, g: Any) -> Array:
@@ -160,6 +166,16 @@ class Cells:
     def describe(self) -> dict[str, Any]:
         """What determines the cells, for digests of runs."""
         return {"lower": list(self.lower), "upper": list(self.upper), "shape": list(self.shape)}
+
+
+def _spread(values: Any, shape: tuple[int, ...]) -> Array:
+    """Values of a density over points of that shape, or of one that broadcasts to it."""
+    try:
+        return finite_array("density", np.array(np.broadcast_to(np.asarray(values), shape)))
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"density returned shape {np.shape(values)}, expected {shape}") from None
 
 
 def exchange_weights(z: Array) -> tuple[Array, Array]:

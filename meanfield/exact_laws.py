@@ -52,11 +52,20 @@ def gaussian_flow(t: float, w: Any, b: Any, mean: Any, covariance: Any) -> tuple
         m' = W m + b,   S' = W S + S W^T
 
     by the exponential of an augmented matrix, exact also for singular W.
+
+    Raises
+    ------
+    ConfigError
+        For shapes that do not match, or a covariance that is none.
     """
     from scipy.linalg import expm  # noqa: PLC0415 (slow to import)
 
     w = np.atleast_2d(finite_array("w", w))
     d = len(w)
+    if w.shape != (d, d) or np.shape(b) not in ((), (d,)) or np.shape(mean) not in ((), (d,)):
+        raise ConfigError(f"w, b and mean have shapes {w.shape}, {np.shape(b)} and {np.shape(mean)}")
+    if np.shape(covariance) not in ((), (d, d)) or np.linalg.eigvalsh(np.atleast_2d(covariance)).min() < 0.0:
+        raise ConfigError(f"covariance must be a nonnegative {d} x {d} matrix, got {covariance!r}")
     augmented = np.zeros((d + 1, d + 1))
     augmented[:d, :d], augmented[:d, d] = w, b
     whole = expm(finite_float("t", t) * augmented)

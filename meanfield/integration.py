@@ -264,7 +264,9 @@ def step_grid(
 
 def _edges(model: Any, t0: float, t1: float) -> Array:
     inner = np.asarray(model.breakpoints, dtype=np.float64)
-    return np.concatenate([[t0], inner[(t0 < inner) & (inner < t1)], [t1]])
+    # A breakpoint within rounding of an end is that end: no step fits between.
+    slack = 4.0 * math.ulp(max(abs(t0), abs(t1)))
+    return np.concatenate([[t0], inner[(t0 + slack < inner) & (inner < t1 - slack)], [t1]])
 
 
 def _span(t_span: tuple[float, float]) -> tuple[float, float]:

@@ -198,6 +198,14 @@ def test_bad_densities_and_cells_are_refused():
         Cells.line(0.0, 1.0, 0)
     with pytest.raises(ResourceError, match="GiB"):
         Cells.line(0.0, 1.0, 10**12)
+    with pytest.raises(ConfigError, match="entry for each axis"):
+        Cells(0.0, 1.0, 5)
+    with pytest.raises(ConfigError, match="out of range"):
+        Cells.line(1.0, 1.0 + 1e-15, 100)
+    with pytest.raises(ConfigError, match=r"density returned shape \(3,\)"):
+        cells.average(lambda _x: np.ones(3))
+    with pytest.raises(ConfigError, match="covariance"):
+        gaussian_flow(1.0, -1.0, 0.0, 0.0, -1.0)
     with pytest.raises(ConfigError, match="dimension"):
         ContinuityEquation(cells, Velocity.outside("tanh", np.eye(2)))
     with pytest.raises(ConfigError, match="periodic"):

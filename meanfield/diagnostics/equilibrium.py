@@ -86,6 +86,8 @@ def equilibrium(
         Where an exponent is so close to the border that sampling cannot decide.
     """
     nu = finite_float("nu", nu, above=0.0)
+    if not 1e-100 < nu < 1e100:
+        raise ConfigError(f"nu is out of range: {nu!r}")
     if velocity.dim != 1 or not velocity.constant:
         raise ConfigError("equilibrium needs a velocity on the line that does not depend on depth")
     low, high = (float(v) for v in domain)

@@ -32,6 +32,8 @@ Array = NDArray[np.float64]
 
 _GAUSS = np.polynomial.legendre.leggauss(6)
 _PINS = 12
+# What a step stays below the longest one, so that rounding leaves nothing negative.
+_ROUNDING = 1e-13
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,8 @@ class FokkerPlanck(DensityOnCells):
     def __post_init__(self) -> None:
         self.check_dimensions()
         object.__setattr__(self, "nu", finite_float("nu", self.nu, above=0.0))
+        if not 1e-100 < self.nu < 1e100:
+            raise ConfigError(f"nu is out of range: {self.nu!r}")
         if not callable(self.amplitude):
             finite_float("amplitude", self.amplitude)
         check_memory("coefficients of the faces", 8 * 12 * int(np.prod(self.shape)))
@@ -153,7 +157,7 @@ class FokkerPlanck(DensityOnCells):
         if len(pairs) == 1:
             empty = np.empty((0, self.shape[0]))
             pairs = [(empty, empty), (pairs[0][0][None], pairs[0][1][None])]
-        made = _Faces((*pairs[0], *pairs[1]), float(1.0 / outflow.max()))
+        made = _Faces((*pairs[0], *pairs[1]), float((1.0 - _ROUNDING) / max(outflow.max(), 1e-300)))
         self._kept["faces"] = (row, made)
         return made
 
