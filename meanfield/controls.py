@@ -97,6 +97,24 @@ class Controls:
         s = s.reshape(-1, *(1 for _ in self.shape))
         return np.asarray((1.0 - s) * self.values[k] + s * self.values[k + 1]).reshape(np.shape(times) + self.shape)
 
+    def pull_back(self, times: Array, gradient: Array) -> Array:
+        """Transpose of `table`: gradients in the values, of their shape, from those in theta at many depths.
+
+        `gradient` has the shape times.shape + shape.
+        """
+        flat = np.asarray(times, dtype=np.float64).ravel()
+        rows = np.reshape(gradient, (len(flat), *self.shape))
+        k = np.clip(np.searchsorted(self.knots, flat, side="right") - 1, 0, len(self.knots) - 2)
+        out = np.zeros_like(self.values)
+        if self.interpolation == "constant":
+            np.add.at(out, k, rows)
+            return out
+        s = np.clip((flat - self.knots[k]) / (self.knots[k + 1] - self.knots[k]), 0.0, 1.0)
+        s = s.reshape(-1, *(1 for _ in self.shape))
+        np.add.at(out, k, (1.0 - s) * rows)
+        np.add.at(out, k + 1, s * rows)
+        return out
+
     def refine(self, factor: int = 2) -> Controls:
         """Same function of depth on a grid with every interval cut into `factor` equal parts."""
         factor = positive_int("factor", factor)

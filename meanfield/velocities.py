@@ -22,6 +22,7 @@ from meanfield.activations import Activation, activation
 from meanfield.controls import Controls
 from meanfield.errors import ConfigError
 from meanfield.kernels.particles import BLOCK, carry, velocity_at
+from meanfield.kernels.pullback import pull_back, write_down
 from meanfield.parallel import for_blocks
 from meanfield.schemes import Scheme, StepGrid
 
@@ -29,6 +30,8 @@ Array = NDArray[np.float64]
 
 FORMS = {"outside": OUTSIDE, "inside": INSIDE, "two_layer": TWO_LAYER}
 _BLOCK = 65536
+# Samples that a thread takes at a time with their adjoints, and parts whose gradients are added at the end.
+_SAMPLES, _PARTS = 1024, 16
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -252,15 +255,85 @@ class Velocity:
         shape = len(times), d
         return np.broadcast_to(speed, shape), np.broadcast_to(slope, shape)
 
-    def carry(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> None:
-        """Fill out with the points y (d, n) after steps of a scheme, each block of points through all of them."""
+    @property
+    def parameters(self) -> dict[str, Array | Controls]:
+        """Parameters that can be trained, arrays and `Controls`, by name: w, b, and v, c of two layers."""
+        named = zip(("w", "b", "v", "c"), self._parts, strict=False)
+        return {name: part for name, part in named if isinstance(part, (np.ndarray, Controls))}
+
+    def with_parameters(self, **changed: Array | Controls) -> Velocity:
+        """Return the same velocity with other parameters of the same shapes.
+
+        Raises
+        ------
+        ConfigError
+            For a name it does not have or a shape that differs.
+        """
+        names = ("w", "b", "v", "c")[: len(self._parts)]
+        for name in changed:
+            lookup("parameter", name, dict.fromkeys(names, True))
+        parts = tuple(
+            _part(name, changed.get(name, part), shape)
+            for name, part, shape in zip(names, self._parts, self._shapes(), strict=True)
+        )
+        return Velocity(self.form, self.activation, self.dim, self.width, parts)
+
+    def pull_back_table(self, times: Array, gradients: Array) -> dict[str, Array]:
+        """Gradients in the parameters from those in the rows of `table` at depths `times`: the transpose of `table`."""
+        found, start = {}, 0
+        trained = self.parameters
+        for name, shape in zip(("w", "b", "v", "c"), self._shapes(), strict=False):
+            size = int(np.prod(shape))
+            columns = gradients[..., start : start + size].reshape(*np.shape(times), *shape)
+            start += size
+            part = trained.get(name)
+            if isinstance(part, Controls):
+                found[name] = part.pull_back(times, columns)
+            elif part is not None:
+                found[name] = columns.reshape(-1, *shape).sum(axis=0)
+        return found
+
+    def write_down(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> Array:
+        """Fill out as `carry` and return the states of all stages, (count, s, d, n)."""
+        table, a, b, lengths = self._stages(scheme, grid, first, count)
+        stages = np.empty((count, scheme.n_stages, *y.shape))
+        code, form = self.activation.code, FORMS[self.form]
+        run = partial(write_down, code, form, self.width, table, a, b, lengths, y, stages, out)
+        for_blocks(run, y.shape[1], _SAMPLES)
+        return stages
+
+    def pull_back(
+        self, scheme: Scheme, grid: StepGrid, first: int, count: int, stages: Array, sources: Array, p: Array
+    ) -> dict[str, Array]:
+        """Pull costates p (d, n) back in place through steps that were written down; return gradients by parameter."""
+        table, a, b, lengths = self._stages(scheme, grid, first, count)
+        code, form = self.activation.code, FORMS[self.form]
+
+        def run(start: int, stop: int) -> Array:
+            found = np.zeros(table.shape)
+            pull_back(code, form, self.width, table, a, b, lengths, stages, sources, p, found, start, stop)
+            return found
+
+        # Parts of a fixed size, added in their order: the same bytes for any number of threads.
+        parts = for_blocks(run, p.shape[1], max(_SAMPLES, -(-p.shape[1] // _PARTS)))
+        total = parts[0]
+        for part in parts[1:]:
+            total += part
+        return self.pull_back_table(grid.steps(scheme, first, count)[0], total)
+
+    def _stages(self, scheme: Scheme, grid: StepGrid, first: int, count: int) -> tuple[Array, Array, Array, Array]:
+        """Parameters at all stages, tableau and lengths of steps."""
         times, lengths = grid.steps(scheme, first, count)
         s = scheme.n_stages
         table = self.table(times[:1] if self.constant else times)
-        table = np.broadcast_to(table, (count, *table.shape[1:]))
-        a, b = np.ascontiguousarray(scheme.a[:s, :s]), np.ascontiguousarray(scheme.b[:s])
-        code, form = self.activation.code, FORMS[self.form]
-        run = partial(carry, code, form, self.width, np.ascontiguousarray(table), a, b, lengths, y, out)
+        table = np.ascontiguousarray(np.broadcast_to(table, (count, *table.shape[1:])))
+        return table, np.ascontiguousarray(scheme.a[:s, :s]), np.ascontiguousarray(scheme.b[:s]), lengths
+
+    def carry(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> None:
+        """Fill out with the points y (d, n) after steps of a scheme, each block of points through all of them."""
+        table, a, b, lengths = self._stages(scheme, grid, first, count)
+        code, form, s = self.activation.code, FORMS[self.form], scheme.n_stages
+        run = partial(carry, code, form, self.width, table, a, b, lengths, y, out)
         # Blocks of 50 microseconds of work and more, whatever the number of steps; each particle is on its own.
         size = max(BLOCK, _BLOCK // max(1, min(count * s, 128)) // BLOCK * BLOCK)
         for_blocks(run, y.shape[1], size)

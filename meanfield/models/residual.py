@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from meanfield._checks import check_memory, checked_seed, finite_float, positive_int
 from meanfield._random import fill_normal
+from meanfield.controls import Controls
 from meanfield.errors import ConfigError
 from meanfield.fields import Field
 from meanfield.parallel import for_blocks
@@ -107,6 +108,21 @@ class ResidualNetwork:
     def advance(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> None:
         """Fill out with the state after `count` steps of a step grid, from y before them; see `Velocity.carry`."""
         self.velocity.carry(scheme, grid, first, count, y, out)
+
+    @property
+    def parameters(self) -> dict[str, Array | Controls]:
+        """Parameters that can be trained, by name; see `Velocity.parameters`."""
+        return self.velocity.parameters
+
+    def write_down(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> Array:
+        """Fill out as `advance` and return what `pull_back` needs; see `Velocity.write_down`."""
+        return self.velocity.write_down(scheme, grid, first, count, y, out)
+
+    def pull_back(
+        self, scheme: Scheme, grid: StepGrid, first: int, count: int, stages: Array, sources: Array, p: Array
+    ) -> dict[str, Array]:
+        """Pull costates back in place and return gradients by parameter; see `Velocity.pull_back`."""
+        return self.velocity.pull_back(scheme, grid, first, count, stages, sources, p)
 
     def fields(self, y: Array) -> dict[str, Field]:
         """Activations x over components and samples."""

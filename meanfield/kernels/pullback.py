@@ -1,0 +1,294 @@
+"""Discrete adjoint of Runge-Kutta steps of a residual network: stages written down, then costates pulled back.
+
+The adjoint of y' = y + h sum_i b_i k_i, k_i = v(t_i, Y_i), Y_i = y + h sum_j a_ij k_j, goes through the stages
+backwards: lambda_i = h (b_i p' + sum_{j > i} a_ji g_j), g_i = (d_y v)^T lambda_i, and p = p' + sum_i g_i. A block of samples stays
+in cache through all steps; gradients of parameters are summed over its samples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meanfield._activate import SIGMOID, TANH, apply_derivative, apply_value
+from meanfield._jit import ELEMENTARY, REDUCTION, njit
+from meanfield._vectormath import prefer512
+from meanfield._velocity import OUTSIDE, TWO_LAYER, affine_row, component, neurons
+
+Array = NDArray[np.float64]
+
+# Samples of a block: the neurons of one layer stay in the first two levels of cache.
+BLOCK = 256
+
+
+@njit(fastmath=ELEMENTARY)
+def _velocities(code: int, form: int, row: Array, x: Array, hidden: Array, out: Array) -> None:
+    neurons(code, form, row, x, hidden)
+    for i in range(x.shape[0]):
+        component(code, form, row, i, x, hidden, out[i])
+
+
+@njit(fastmath=ELEMENTARY)
+def _stage_state(a: Array, i: int, dt: float, x: Array, k: Array, out: Array) -> None:
+    """Fill out = x + dt sum_{j < i} a[i, j] k[j], all (d, B)."""
+    prefer512()
+    for d in range(x.shape[0]):
+        target, source = out[d], x[d]
+        for j in range(target.size):
+            target[j] = source[j]
+        for q in range(i):
+            if a[i, q] != 0.0:
+                c, stage = dt * a[i, q], k[q, d]
+                for j in range(target.size):
+                    target[j] += c * stage[j]
+
+
+@njit(fastmath=ELEMENTARY)
+def write_down(
+    code: int,
+    form: int,
+    width: int,
+    table: Array,
+    a: Array,
+    b: Array,
+    lengths: Array,
+    y: Array,
+    stages: Array,
+    out: Array,
+    start: int,
+    stop: int,
+) -> None:
+    """Carry the samples start <= j < stop of y (d, n) through all steps, into out; every stage goes into `stages`.
+
+    `stages` (L, s, d, n) holds the states Y_i at which the velocity was taken; the rest as for `particles.carry`.
+    """
+    prefer512()
+    d, n_stages = y.shape[0], b.size
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        q = last - first
+        x, z = np.zeros((d, BLOCK)), np.zeros((d, BLOCK))
+        hidden, k = np.empty((width, BLOCK)), np.empty((n_stages, d, BLOCK))
+        for i in range(d):
+            x[i, :q] = y[i, first:last]
+        for step in range(lengths.size):
+            dt = lengths[step]
+            for s in range(n_stages):
+                _stage_state(a, s, dt, x, k, z)
+                for i in range(d):
+                    stages[step, s, i, first:last] = z[i, :q]
+                _velocities(code, form, table[step, s], z, hidden, k[s])
+            for s in range(n_stages):
+                c = dt * b[s]
+                for i in range(d):
+                    target, stage = x[i], k[s, i]
+                    for j in range(target.size):
+                        target[j] += c * stage[j]
+        for i in range(d):
+            out[i, first:last] = x[i, :q]
+
+
+@njit(fastmath=REDUCTION)
+def _dot(a: Array, b: Array) -> float:
+    prefer512()
+    total = 0.0
+    for j in range(a.size):
+        total += a[j] * b[j]
+    return total
+
+
+@njit(fastmath=REDUCTION)
+def _neuron(weights: Array, at: int, delta: Array, x: Array, gradient: Array, place: int, bias: int, gx: Array) -> None:
+    """Add what a neuron with input weights weights[at + k] and costate delta (B,) gives to its gradients and to gx."""
+    prefer512()
+    d, total = x.shape[0], 0.0
+    if d == 2:
+        w0, w1, x0, x1, g0, g1 = weights[at], weights[at + 1], x[0], x[1], gx[0], gx[1]
+        s0, s1 = 0.0, 0.0
+        for j in range(delta.size):
+            v = delta[j]
+            total += v
+            s0 += v * x0[j]
+            s1 += v * x1[j]
+            g0[j] += w0 * v
+            g1[j] += w1 * v
+        gradient[place] += s0
+        gradient[place + 1] += s1
+        gradient[bias] += total
+        return
+    for k in range(d):
+        w, source, target, s = weights[at + k], x[k], gx[k], 0.0
+        for j in range(delta.size):
+            s += delta[j] * source[j]
+            target[j] += w * delta[j]
+        gradient[place + k] += s
+    for j in range(delta.size):
+        total += delta[j]
+    gradient[bias] += total
+
+
+@njit(fastmath=ELEMENTARY)
+def _weighted(row: Array, at: int, stride: int, lam: Array, slope: Array, delta: Array) -> None:
+    """Fill delta = slope * sum_k row[at + k stride] lam[k] over a block."""
+    prefer512()
+    if lam.shape[0] == 2:
+        v0, v1, l0, l1 = row[at], row[at + stride], lam[0], lam[1]
+        for j in range(delta.size):
+            delta[j] = slope[j] * (v0 * l0[j] + v1 * l1[j])
+        return
+    for j in range(delta.size):
+        delta[j] = 0.0
+    for k in range(lam.shape[0]):
+        v, source = row[at + k * stride], lam[k]
+        for j in range(delta.size):
+            delta[j] += v * source[j]
+    for j in range(delta.size):
+        delta[j] *= slope[j]
+
+
+@njit(fastmath=REDUCTION)
+def _pull_plane(row: Array, m: int, i: int, x: Array, lam: Array, h: Array, slope: Array, gx: Array, g: Array) -> None:
+    """All that neuron i of a two-layer velocity in the plane adds, in one loop over a block."""
+    prefer512()
+    at, outer = 2 * i, 3 * m + i
+    u0, u1, v0, v1 = row[at], row[at + 1], row[outer], row[outer + m]
+    x0, x1, l0, l1, g0, g1 = x[0], x[1], lam[0], lam[1], gx[0], gx[1]
+    e0, e1, c, s0, s1 = 0.0, 0.0, 0.0, 0.0, 0.0
+    for j in range(h.size):
+        p, q, t = l0[j], l1[j], h[j]
+        e0 += p * t
+        e1 += q * t
+        delta = (v0 * p + v1 * q) * slope[j]
+        c += delta
+        s0 += delta * x0[j]
+        s1 += delta * x1[j]
+        g0[j] += u0 * delta
+        g1[j] += u1 * delta
+    g[outer] += e0
+    g[outer + m] += e1
+    g[2 * m + i] += c
+    g[at] += s0
+    g[at + 1] += s1
+
+
+@njit(fastmath=ELEMENTARY)
+def _pull_two_layer(
+    code: int, row: Array, x: Array, lam: Array, hidden: Array, slope: Array, delta: Array, gx: Array, gradient: Array
+) -> None:
+    """V sigma(W x + b) + c: add the gradients of one stage, summed over a block, and (d_x v)^T lam to gx."""
+    d, m = x.shape[0], hidden.shape[0]
+    for i in range(m):
+        affine_row(row, i * d, row[m * d + i], x, slope[i])
+    flat, flat_slope = hidden.ravel(), slope.ravel()
+    apply_value(code, flat_slope, flat)
+    if code == TANH:
+        for j in range(flat.size):
+            flat_slope[j] = 1.0 - flat[j] * flat[j]
+    elif code == SIGMOID:
+        for j in range(flat.size):
+            flat_slope[j] = flat[j] * (1.0 - flat[j])
+    else:
+        apply_derivative(code, flat_slope, flat_slope)
+    outer = m * d + m
+    for i in range(m):
+        if d == 2:
+            _pull_plane(row, m, i, x, lam, hidden[i], slope[i], gx, gradient)
+            continue
+        for k in range(d):
+            gradient[outer + k * m + i] += _dot(lam[k], hidden[i])
+        _weighted(row, outer + i, m, lam, slope[i], delta)
+        _neuron(row, i * d, delta, x, gradient, i * d, m * d + i, gx)
+    for k in range(d):
+        gradient[outer + d * m + k] += lam[k].sum()
+
+
+@njit(fastmath=ELEMENTARY)
+def _pull_square(
+    code: int, form: int, row: Array, x: Array, lam: Array, hidden: Array, slope: Array, delta: Array, gx: Array,
+    gradient: Array,
+) -> None:  # fmt: skip
+    """sigma(W x + b) or W sigma(x) + b: as `_pull_two_layer`."""
+    d = x.shape[0]
+    if form == OUTSIDE:
+        for i in range(d):
+            affine_row(row, i * d, row[d * d + i], x, slope[i])
+            apply_derivative(code, slope[i], slope[i])
+            for j in range(delta.size):
+                delta[j] = slope[i, j] * lam[i, j]
+            _neuron(row, i * d, delta, x, gradient, i * d, d * d + i, gx)
+        return
+    for i in range(d):
+        apply_value(code, x[i], hidden[i])
+        apply_derivative(code, x[i], slope[i])
+    before = np.zeros_like(gx)
+    for i in range(d):
+        _neuron(row, i * d, lam[i], hidden, gradient, i * d, d * d + i, before)
+    for i in range(d):
+        for j in range(delta.size):
+            gx[i, j] += before[i, j] * slope[i, j]
+
+
+@njit(fastmath=ELEMENTARY)
+def pull_back(
+    code: int,
+    form: int,
+    width: int,
+    table: Array,
+    a: Array,
+    b: Array,
+    lengths: Array,
+    stages: Array,
+    sources: Array,
+    p: Array,
+    gradients: Array,
+    start: int,
+    stop: int,
+) -> None:
+    """Pull the costates of the samples start <= j < stop of p (d, n) back through all steps, in place.
+
+    Adds to `gradients` (L, s, P) the derivatives in the parameters at the stages, summed over these samples.
+    `sources`, of the shape of `stages` or empty, holds the gradients of a running cost at the stages.
+    """
+    prefer512()
+    d, n_stages = p.shape[0], b.size
+    x, costate, lam = np.zeros((d, BLOCK)), np.zeros((d, BLOCK)), np.zeros((d, BLOCK))
+    hidden, slope, delta = np.zeros((width, BLOCK)), np.zeros((width, BLOCK)), np.zeros(BLOCK)
+    g = np.zeros((n_stages, d, BLOCK))
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        q = last - first
+        for i in range(d):
+            costate[i, :q] = p[i, first:last]
+            costate[i, q:] = 0.0
+        for step in range(lengths.size - 1, -1, -1):
+            dt = lengths[step]
+            for s in range(n_stages - 1, -1, -1):
+                for i in range(d):
+                    target, source = lam[i], costate[i]
+                    c = dt * b[s]
+                    for j in range(BLOCK):
+                        target[j] = c * source[j]
+                    for r in range(s + 1, n_stages):
+                        if a[r, s] != 0.0:
+                            c, later = dt * a[r, s], g[r, i]
+                            for j in range(BLOCK):
+                                target[j] += c * later[j]
+                    x[i, :q] = stages[step, s, i, first:last]
+                g[s] = 0.0
+                if sources.size:
+                    c = dt * b[s]
+                    for i in range(d):
+                        for j in range(q):
+                            g[s, i, j] = c * sources[step, s, i, first + j]
+                row, gradient = table[step, s], gradients[step, s]
+                if form == TWO_LAYER:
+                    _pull_two_layer(code, row, x, lam, hidden, slope, delta, g[s], gradient)
+                else:
+                    _pull_square(code, form, row, x, lam, hidden, slope, delta, g[s], gradient)
+            for s in range(n_stages):
+                for i in range(d):
+                    target, source = costate[i], g[s, i]
+                    for j in range(BLOCK):
+                        target[j] += source[j]
+        for i in range(d):
+            p[i, first:last] = costate[i, :q]
