@@ -218,6 +218,8 @@ def _plan(
     state = finite_array("y0", y0)
     if state.shape != tuple(model.shape):
         raise ConfigError(f"y0 has shape {state.shape}, but the model's state has shape {tuple(model.shape)}")
+    if hasattr(model, "check"):
+        model.check(state)
     t0, t1 = _span(t_span)
     edges = _edges(model, t0, t1)
     fixed = dt is not None or n_steps is not None
@@ -228,9 +230,10 @@ def _plan(
         return _Plan(model, _under_limits(model, scheme, edges, dt, n_steps, landing, state), t0, t1)
     free = not fixed and rtol is None and atol is None and (scheme is None or scheme_of(scheme).name == "euler")
     if free and getattr(model, "steps_by_limit", False):
-        edges = np.unique(np.concatenate([edges, _requested_times(save_at, t0, t1)]))
-        if len(edges) > 1:
-            return _Plan(model, LimitedStepper(model, edges, state), t0, t1)
+        landing = np.unique(np.concatenate([edges, _requested_times(save_at, t0, t1)]))
+        if len(landing) > 1:
+            return _Plan(model, LimitedStepper(model, landing, state), t0, t1)
+        return _Plan(model, FixedStepper(model, EULER, _uniform(edges, None, 1), state), t0, t1)
     stochastic = bool(getattr(model, "stochastic", False))
     if stochastic and not fixed:
         raise ConfigError("a model with noise takes fixed steps: give dt or n_steps")
@@ -312,7 +315,6 @@ def _under_limits(
     chosen = scheme_of(names[0] if scheme is None else scheme)
     if chosen.name not in names:
         raise ConfigError(f"scheme {chosen.name} does not keep this model's state positive; take {' or '.join(names)}")
-    model.check(y)
     if len(edges) == 1 or edges[0] == edges[-1]:
         return FixedStepper(model, chosen, StepGrid(edges[[0, -1]], np.zeros(1, dtype=np.int64)), y)
     if dt is None and n_steps is None:

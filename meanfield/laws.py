@@ -73,6 +73,9 @@ class Law:
 
     def moment(self, order: int, centre: float = 0.0) -> float:
         """E (x - centre)^order, exactly: the mean over a piece is (B^{n+1} - A^{n+1}) / ((n + 1)(B - A))."""
+        if isinstance(order, bool) or order != int(order) or order < 0:
+            raise ConfigError(f"order must be an integer >= 0, got {order!r}")
+        order = int(order)
         a, b = self.left - centre, self.right - centre
         # The quotient as a sum of products, which does not divide by the width of an atom.
         mean = sum(a**k * b ** (order - k) for k in range(order + 1)) / (order + 1)

@@ -188,16 +188,14 @@ class StepGrid:
         """Number of steps."""
         return int(self.counts.sum())
 
-    @functools.cached_property
-    def origin(self) -> int:
-        """Number of steps of the first length from time 0 to the start, rounded, modulo 2^63.
+    def number(self, step: int) -> int:
+        """Number of a step counted from time 0 in steps of the first length, rounded, modulo 2^63.
 
-        Numbers drawn by step go on from here, so that a run cut in two is one run.
+        Numbers drawn by step go on from run to run, so that a run cut in two is one run.
         """
         _, lengths, _ = self._columns
-        if not self.counts[0]:
-            return 0
-        return round(float(self.edges[0] / lengths[0])) % 2**63
+        origin = round(float(self.edges[0] / lengths[0])) if self.counts[0] else 0
+        return int((origin + step) % 2**63)
 
     def time(self, step: int) -> float:
         """Time after so many steps; exactly the breakpoint where one is reached."""

@@ -210,7 +210,7 @@ class FixedStepper(RungeKuttaStepper):
                 self._rate(row[i], self._trial, i)
             combine(flat, k, scheme.b[:n_stages], dt, trial)
             if self._noise is not None:
-                self.model.noise(row[0], self.y, self.grid.origin + self.step, self._noise)
+                self.model.noise(row[0], self.y, self.grid.number(self.step), self._noise)
                 trial += math.sqrt(dt) * self._noise.ravel()
             if not all_finite(trial):
                 self.problem = Status.NONFINITE

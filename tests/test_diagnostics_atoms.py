@@ -83,3 +83,19 @@ def test_distance_along_coupled_paths():
     assert coupling_distance(many, many) == 0.0
     with pytest.raises(ConfigError, match="few has 5 particles, but many has 3"):
         coupling_distance(many, few)
+
+
+@pytest.mark.parametrize("radius", [1e-2, 1e-3, 1e-4])
+def test_an_atom_inside_continuous_mass_is_found_and_nothing_else(radius):
+    x = np.maximum(np.random.default_rng(3).standard_normal(20_000), 0.0)
+    found = find_atoms(x, radius=radius, least_mass=1e-3)
+    assert len(found.place) == 1
+    assert abs(found.place[0]) < radius
+    assert abs(found.mass[0] - np.mean(x == 0.0)) < 0.02
+    assert abs(found.rest + found.mass[0] - 1.0) < 1e-12
+    assert len(find_atoms(np.random.default_rng(3).standard_normal(20_000), radius=radius).place) == 0
+
+
+def test_particles_without_mass_do_not_count():
+    found = find_atoms([0.0, 0.5, 1.0], radius=0.6, weights=[1.0, 0.0, 0.0])
+    np.testing.assert_array_equal(found.place, [0.0])

@@ -300,6 +300,40 @@ def test_gibbs_iteration_converges_where_the_undamped_one_swings_for_ever(penalt
     assert abs(float(point.masses @ model.cells.centres()) - target / (1 + penalty)) < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("target", "penalty", "temperature", "low", "high", "n"),
+    [(3.0, 1.0, 0.05, -10, 10, 800), (1.5, 0.5, 0.01, -5, 6, 400), (0.7, 1.0, 0.001, -2, 3, 400)],
+)
+def test_cold_gibbs_laws_are_reached_where_most_cells_are_empty(target, penalty, temperature, low, high, n):
+    model = NeuronDensity(np.empty((0, 1)), Squared([target]), "identity", cells=Cells.line(low, high, n),
+                          temperature=temperature, penalty=penalty, outer=False)  # fmt: skip
+    masses = model.fixed_point().raise_for_status().masses
+    assert abs(float(masses @ model.cells.centres()) - target / (1 + penalty)) < 1e-6
+
+
+@pytest.mark.parametrize(("target", "temperature", "ends"), [(1.0, 0.05, 6), (0.4, 0.02, 3), (0.3, 0.1, 10)])
+def test_gibbs_law_without_penalty_on_a_box(target, temperature, ends):
+    # exp(-(m - a) theta/tau) on [-R, R]: its mean m is R (coth u - 1/u), u = (a - m) R/tau.
+    model = NeuronDensity(np.empty((0, 1)), Squared([target]), "identity", cells=Cells.line(-ends, ends, 2000),
+                          temperature=temperature, outer=False)  # fmt: skip
+    mean = float(model.fixed_point().raise_for_status().masses @ model.cells.centres())
+    u = (target - mean) * ends / temperature
+    assert mean == pytest.approx(ends * (1 / np.tanh(u) - 1 / u), abs=1e-4)
+
+
+def test_masses_are_checked_at_the_start_and_spans_may_have_no_length():
+    model = NeuronDensity(np.empty((0, 1)), Squared([0.5]), "identity", cells=Cells.line(-2, 2, 50), temperature=0.5,
+                          penalty=1.0, outer=False)  # fmt: skip
+    y = model.normal()
+    np.testing.assert_array_equal(integrate(model, y, (1.0, 1.0), save_at=[1.0]).final, y)
+    bad = y.copy()
+    bad[3] = -0.01
+    with pytest.raises(ConfigError, match=r"minimum is -0\.01"):
+        integrate(model, bad, (0.0, 0.5))
+    with pytest.raises(ConfigError, match="sum 1"):
+        integrate(model, 2 * y, (0.0, 0.5))
+
+
 def test_time_loop_takes_the_longest_steps_that_dissipate_and_lands_on_save_times():
     x = np.linspace(-2.0, 2.0, 20)
     model = NeuronDensity(x[None], Squared(np.sin(x)), "tanh", cells=Cells.box((-3.0, -3.0), (3.0, 3.0), (24, 30)),

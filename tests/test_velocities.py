@@ -209,6 +209,9 @@ def test_noise_goes_on_where_a_run_is_cut_in_two():
     whole = integrate(model, x, (0.0, 1.0), n_steps=40).final
     half = integrate(model, x, (0.0, 0.5), n_steps=20).final
     np.testing.assert_array_equal(integrate(model, half, (0.5, 1.0), n_steps=20).final, whole)
+    before = integrate(model, x, (-0.5, 0.5), n_steps=40).final
+    half = integrate(model, x, (-0.5, 0.0), n_steps=20).final
+    np.testing.assert_array_equal(integrate(model, half, (0.0, 0.5), n_steps=20).final, before)
 
 
 def test_odd_points_and_parameters_have_clear_answers():

@@ -28,7 +28,7 @@ def relative_entropy(law: Law, reference: Law) -> float:
     held = g > 0.0
     if (r[held] == 0.0).any():
         return math.inf
-    return float(np.sum(width[held] * g[held] * np.log(g[held] / r[held])))
+    return float(np.sum(width[held] * g[held] * (np.log(g[held]) - np.log(r[held]))))
 
 
 def relative_entropy_of_masses(masses: Any, reference: Any) -> float:
@@ -41,7 +41,7 @@ def relative_entropy_of_masses(masses: Any, reference: Any) -> float:
     """
     m = finite_array("masses", masses)
     n = finite_array("reference", reference)
-    if m.shape != n.shape:
+    if m.shape != n.shape or not m.size:
         raise ConfigError(f"masses has shape {m.shape}, but reference has shape {n.shape}")
     for name, v in (("masses", m), ("reference", n)):
         if (v < 0.0).any() or abs(float(v.sum()) - 1.0) > 1e-9:
@@ -49,7 +49,7 @@ def relative_entropy_of_masses(masses: Any, reference: Any) -> float:
     held = m > 0.0
     if (n[held] == 0.0).any():
         return math.inf
-    return float(np.sum(m[held] * np.log(m[held] / n[held])))
+    return float(np.sum(m[held] * (np.log(m[held]) - np.log(n[held]))))
 
 
 def _density(law: Law, x: Array) -> Array:

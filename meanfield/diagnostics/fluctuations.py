@@ -84,6 +84,8 @@ def coupling_distance(few: Any, many: Any) -> float:
     many = finite_array("many", many, shape=(len(few), None))
     if many.shape[1] < few.shape[1]:
         raise ConfigError(f"few has {few.shape[1]} particles, but many has {many.shape[1]}")
+    if not few.size:
+        raise ConfigError(f"few has shape {few.shape}: there must be at least one particle")
     gap = few - many[:, : few.shape[1]]
     return float(np.sqrt(np.mean(np.sum(gap**2, axis=0))))
 

@@ -161,7 +161,7 @@ def _root(value: float, p: int) -> float:
 
 
 def _check_order(p: Any) -> None:
-    if p not in (1, 2):
+    if not isinstance(p, (int, float)) or p not in (1, 2):
         raise ConfigError(f"p must be 1 or 2, got {p!r}")
 
 

@@ -1,8 +1,8 @@
 """Discrete adjoint of Runge-Kutta steps of a residual network: stages written down, then costates pulled back.
 
 The adjoint of y' = y + h sum_i b_i k_i, k_i = v(t_i, Y_i), Y_i = y + h sum_j a_ij k_j, goes through the stages
-backwards: lambda_i = h (b_i p' + sum_{j > i} a_ji g_j), g_i = (d_y v)^T lambda_i, and p = p' + sum_i g_i. A block of samples stays
-in cache through all steps; gradients of parameters are summed over its samples.
+backwards: lambda_i = h (b_i p' + sum_{j > i} a_ji g_j), g_i = (d_y v)^T lambda_i, and p = p' + sum_i g_i. A block of
+samples stays in cache through all steps; gradients of parameters are summed over its samples.
 """
 
 from __future__ import annotations

@@ -100,6 +100,8 @@ class DeepMeanField:
         put(self, "y", finite_array("y", y, shape=(None, None)))
         if self.x.shape != self.y.shape:
             raise ConfigError(f"x has shape {self.x.shape}, but y has shape {self.y.shape}")
+        if not self.x.size:
+            raise ConfigError(f"x has shape {self.x.shape}: there must be at least one sample and one component")
         put(self, "depth", positive_int("depth", depth))
         put(self, "width", positive_int("width", width))
         put(self, "activation", _activation(activation))
@@ -160,7 +162,8 @@ class DeepMeanField:
         h = np.empty((self.depth + 1, *x.shape))
         h[0] = x
         dim, scale = len(x), self.block_scale
-        with blas_single_thread():
+        # What overflows is seen by the guards of the time loop.
+        with blas_single_thread(), np.errstate(over="ignore", invalid="ignore"):
             for k in range(self.depth):
                 active = self.activation.value(u[k] @ h[k] / dim)
                 h[k + 1] = h[k] + scale * (v[k].T @ active)
@@ -201,7 +204,7 @@ class DeepMeanField:
         h, scale = self._hidden(y, x), self.block_scale
         factor = -self.speed * scale
         adjoint = (h[-1] - target) / (n * dim)
-        with blas_single_thread():
+        with blas_single_thread(), np.errstate(over="ignore", invalid="ignore"):
             for k in range(self.depth - 1, -1, -1):
                 p = u[k] @ h[k] / dim
                 through = self.activation.derivative(p) * (v[k] @ adjoint)

@@ -34,6 +34,10 @@ Array = NDArray[np.float64]
 _EMPTY = 1e-290
 # Relative rounding of a free energy.
 _ROUNDING = 1e-13
+# Steps accepted in a row after which a longer one is tried.
+_GROW = 10
+# How far the sum of masses may be from 1.
+_TOTAL = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,20 +221,20 @@ class NeuronDensity:
         return np.asarray(weights / weights.sum())
 
     def fixed_point(
-        self, y: Array | None = None, *, tolerance: float = 1e-12, max_iterations: int = 10_000, damping: float = 1.0
+        self, y: Array | None = None, *, tolerance: float = 1e-12, max_iterations: int = 50_000, damping: float = 1.0
     ) -> GibbsPoint:
         """Iterate m <- m + omega (G(m) - m) with the Gibbs map G, omega halved where the free energy falls too little.
 
         G(m) - m is a direction of descent, <psi + tau log m, G - m> = -tau (KL(m|G) + KL(G|m)), and a step must gain
-        a tenth of omega times that, which a small enough omega always does (consequence of the model). Where
-        that much is rounding, omega is halved where the residual grows.
+        a tenth of what it would with psi held fixed, which a small enough omega always does (consequence of the
+        model). Where that much is rounding, omega is halved where the residual grows.
 
         Parameters
         ----------
         y
             Masses to start from; None is the uniform law.
         tolerance
-            On the residual sum |G(m) - m|, > 0.
+            On the residual sum |G(m) - m|, > 0; what rounding leaves of it, more for cold laws, counts as none.
         max_iterations
             Limit on Gibbs maps.
         damping
@@ -254,20 +258,38 @@ class NeuronDensity:
         uniform = np.full(self.shape, 1.0 / np.prod(self.shape))
         masses = uniform if y is None else self._masses(y)
         step, energy = self.gibbs(masses) - masses, self.free_energy(masses)
-        residual, iterations = float(np.abs(step).sum()), 1
+        residual, iterations, kept, row = float(np.abs(step).sum()), 1, omega, 0
         while residual > tolerance and iterations < limit and omega > np.finfo(float).eps:
             trial = masses + omega * step
             trial_step, trial_energy = self.gibbs(trial) - trial, self.free_energy(trial)
             size = float(np.abs(trial_step).sum())
             iterations += 1
             fall, rounding = energy - trial_energy, _ROUNDING * (1.0 + abs(energy))
-            known, image = np.maximum(masses, _EMPTY), np.maximum(masses + step, _EMPTY)
-            wanted = -0.1 * omega * self.temperature * float(np.sum(step * np.log(known / image)))
+            wanted = 0.1 * self._frozen_fall(masses, trial)
             if fall >= wanted > rounding or (wanted <= rounding and size < residual):
-                masses, step, energy, residual = trial, trial_step, trial_energy, size
+                masses, step, energy, residual, kept, row = trial, trial_step, trial_energy, size, omega, row + 1
+                if row % _GROW == 0:
+                    omega = min(2.0 * omega, 1.0)
             else:
-                omega *= 0.5
-        return GibbsPoint(masses, residual, iterations, omega, residual <= tolerance)
+                omega, row = 0.5 * omega, 0
+        done = residual <= max(tolerance, self._floor(masses, kept))
+        return GibbsPoint(masses, residual, iterations, kept, done)
+
+    def _frozen_fall(self, masses: Array, trial: Array) -> float:
+        """Fall of the free energy from masses to others, were psi that of the first."""
+        rise = float(np.sum(self.first_variation(masses) * (trial - masses)))
+        return -rise - self.temperature * float(np.sum(xlogy(trial, trial)) - np.sum(xlogy(masses, masses)))
+
+    def _floor(self, masses: Array, omega: float) -> float:
+        """Residual that rounding leaves: that of psi over tau, through a Gibbs map whose slope is about 1/omega."""
+        psi = self.first_variation(masses)
+        return 100.0 * float(np.finfo(float).eps * (1.0 + np.ptp(psi) / self.temperature) / omega)
+
+    def check(self, y: Array) -> None:
+        """Raise `ConfigError` unless a state holds masses: nowhere negative, with sum 1."""
+        masses = self.cells.checked(y)
+        if not abs(float(masses.sum()) - 1.0) <= _TOTAL:
+            raise ConfigError(f"the masses of the cells must have sum 1, got {float(masses.sum())!r}")
 
     def _masses(self, y: Any) -> Array:
         masses = self.cells.checked(y)

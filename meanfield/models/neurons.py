@@ -107,6 +107,7 @@ class MeanFieldNeurons:
         if self.features.n_samples != loss.n_samples:
             raise ConfigError(f"x has {self.features.n_samples} samples, but the loss has {loss.n_samples}")
         put(self, "width", positive_int("width", width))
+        check_memory(f"a layer of {width} neurons", 8 * 6 * self.features.n_parameters * self.width)
         if self.width > 2**32:
             raise ConfigError(f"width is out of range: {self.width} > 2^32")
         put(self, "penalty", finite_float("penalty", penalty, least=0.0))
@@ -228,7 +229,7 @@ class MeanFieldNeurons:
         Equal to the loop of rates and noises to round-off; advancing n steps and then m gives
         the bytes of advancing n + m, and of any number of threads.
         """
-        f, source, begin = self._outputs(y), y, grid.origin + first
+        f, source = self._outputs(y), y
         for k, dt in enumerate(grid.steps(scheme, first, count)[1].tolist()):
             amplitude = math.sqrt(2.0 * self.temperature * dt)
             # The outputs after the last step are the first thing the next call computes.
@@ -239,7 +240,7 @@ class MeanFieldNeurons:
                 out,
                 h=dt,
                 amplitude=amplitude,
-                step=begin + k,
+                step=grid.number(first + k),
                 forward=more,
                 backward=k % 2 == 0,
             )

@@ -9,7 +9,7 @@ Euler-Maruyama steps, and their law the Fokker-Planck equation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,10 @@ class ResidualNetwork:
     def parameters(self) -> dict[str, Array | Controls]:
         """Parameters that can be trained, by name; see `Velocity.parameters`."""
         return self.velocity.parameters
+
+    def with_parameters(self, **changed: Array | Controls) -> ResidualNetwork:
+        """Return the same network with other parameters of the same shapes; see `Velocity.with_parameters`."""
+        return replace(self, velocity=self.velocity.with_parameters(**changed))
 
     def write_down(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> Array:
         """Fill out as `advance` and return what `pull_back` needs; see `Velocity.write_down`."""
