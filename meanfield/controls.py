@@ -125,6 +125,18 @@ class Controls:
             return Controls(knots, np.repeat(self.values, factor, axis=0), "constant")
         return Controls(knots, np.array([self.at(t) for t in knots]), "linear")
 
+    def interpolated(self, factor: int = 2) -> Controls:
+        """Layers cut into `factor` equal ones, with values interpolated linearly between the middles of the old ones.
+
+        Beyond the first and the last middle the end values continue. Layers on a smooth function of depth are near
+        their interpolation, others are not; piecewise linear controls are what `refine` makes of them.
+        """
+        fine = self.refine(factor)
+        if self.interpolation == "linear" or len(self.values) == 1:
+            return fine
+        middles, finer = (0.5 * (c.knots[1:] + c.knots[:-1]) for c in (self, fine))
+        return Controls(fine.knots, Controls(middles, self.values, "linear").table(finer), "constant")
+
     def coarsen(self, factor: int = 2) -> Controls:
         """Controls on every `factor`-th knot: interval means if constant, knot values if linear."""
         factor = positive_int("factor", factor)

@@ -1,9 +1,9 @@
-"""Losses of outputs: squared distance, logistic, cross-entropy; value and gradient as means over samples.
+"""Losses of outputs: squared distance, lp distance, logistic, cross-entropy; and the affine map before them.
 
     l(f) = (1/n) sum_k ell(f_k, y_k),      f (C, n): C outputs for each of n samples
 
-A loss holds its targets. Whatever has these methods can stand in for one. Outputs that are not finite give a value
-that is not either, without a warning: the time loop looks.
+Value and gradient are means over samples. A loss holds its targets. Whatever has these methods can stand in for
+one. Outputs that are not finite give a value that is not either, without a warning: the time loop looks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import finite_array, positive_int, shown
+from meanfield._checks import finite_array, finite_float, positive_int, shown
 from meanfield.errors import ConfigError
 
 Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ class Loss(Protocol):
     n_outputs, n_samples
         C and n.
     curvature
-        kappa with l(f + g) <= l(f) + <l'(f), g> + (kappa/2) |g|^2 for all f, g.
+        kappa with l(f + g) <= l(f) + <l'(f), g> + (kappa/2) |g|^2 for all f, g; infinite where there is none.
     labels
         Class of each sample, (n,); None where the targets are no classes.
     """
@@ -74,6 +74,17 @@ def loss_of(value: Any) -> Loss:
     return value
 
 
+_NO_CLASSES = "predict needs a loss of classes (Logistic or CrossEntropy), got {} for {}"
+
+
+def _targets(y: Any) -> Array:
+    """Return targets (n,) or (C, n) as (C, n)."""
+    values = finite_array("y", y)
+    if values.ndim not in (1, 2) or not values.size:
+        raise ConfigError(f"y has shape {values.shape}, expected (n,) or (C, n) with at least one target")
+    return np.atleast_2d(values)
+
+
 @dataclass(frozen=True, eq=False, init=False)
 class Squared:
     """l = sum_k |f_k - y_k|^2 / (2 n).
@@ -92,10 +103,7 @@ class Squared:
     y: Array
 
     def __init__(self, y: Any) -> None:
-        values = finite_array("y", y)
-        if values.ndim not in (1, 2) or not values.size:
-            raise ConfigError(f"y has shape {values.shape}, expected (n,) or (C, n) with at least one target")
-        object.__setattr__(self, "y", np.atleast_2d(values))
+        object.__setattr__(self, "y", _targets(y))
 
     @property
     def n_outputs(self) -> int:
@@ -136,11 +144,81 @@ class Squared:
         ConfigError
             Always.
         """
-        raise ConfigError(f"predict needs a loss of classes (Logistic or CrossEntropy), got Squared for {f.shape}")
+        raise ConfigError(_NO_CLASSES.format("Squared", f.shape))
 
     def describe(self) -> dict[str, Any]:
         """What determines the loss, for digests of runs."""
         return {"loss": "Squared", "y": self.y}
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class LpDistance:
+    """l = sum_k sum_c |f_ck - y_ck|^p / (p n), the p-th power of the lp norm; p = 2 is `Squared`.
+
+    Parameters
+    ----------
+    y
+        Targets, (n,) or (C, n).
+    p
+        Exponent, > 1: the loss has a gradient everywhere.
+
+    Raises
+    ------
+    ConfigError
+        For targets that are not finite or none at all, or p <= 1.
+    """
+
+    y: Array
+    p: float
+
+    def __init__(self, y: Any, p: float = 2.0) -> None:
+        object.__setattr__(self, "y", _targets(y))
+        object.__setattr__(self, "p", finite_float("p", p, above=1.0))
+
+    @property
+    def n_outputs(self) -> int:
+        """C."""
+        return int(self.y.shape[0])
+
+    @property
+    def n_samples(self) -> int:
+        """n."""
+        return int(self.y.shape[1])
+
+    @property
+    def curvature(self) -> float:
+        """1 / n for p = 2, infinite otherwise: |r|^{p - 2} is unbounded at 0 for p < 2, at infinity for p > 2."""
+        return 1.0 / self.n_samples if self.p == 2.0 else float("inf")
+
+    @property
+    def labels(self) -> None:
+        """None: the targets are no classes."""
+        return
+
+    def value(self, f: Array) -> float:
+        """l(f) of outputs (C, n)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float((np.abs(f - self.y) ** self.p).sum() / (self.p * self.n_samples))
+
+    def gradient(self, f: Array) -> Array:
+        """sign(f - y) |f - y|^{p - 1} / n."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            rest = f - self.y
+            return np.asarray(np.copysign(np.abs(rest) ** (self.p - 1.0), rest) / self.n_samples)
+
+    def predict(self, f: Array) -> Labels:
+        """Refuse: there are no classes.
+
+        Raises
+        ------
+        ConfigError
+            Always.
+        """
+        raise ConfigError(_NO_CLASSES.format("LpDistance", f.shape))
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the loss, for digests of runs."""
+        return {"loss": "LpDistance", "y": self.y, "p": self.p}
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -225,7 +303,10 @@ class CrossEntropy:
     n_classes: int
 
     def __init__(self, labels: Any, n_classes: int | None = None) -> None:
-        given = np.asarray(labels)
+        try:
+            given = np.asarray(labels)
+        except ValueError as error:
+            raise ConfigError(f"labels is not a vector: {error}") from None
         if given.ndim != 1 or given.dtype.kind not in "iu" or not given.size:
             raise ConfigError(f"labels must be a vector of integers, got {given.dtype} of shape {given.shape}")
         count = int(given.max()) + 1 if n_classes is None else positive_int("n_classes", n_classes)
@@ -274,3 +355,84 @@ class CrossEntropy:
     def describe(self) -> dict[str, Any]:
         """What determines the loss, for digests of runs."""
         return {"loss": "CrossEntropy", "labels": self.labels, "n_classes": self.n_classes}
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """Affine map from the last activations to the outputs, f = P x + c.
+
+    Parameters
+    ----------
+    p
+        P, (C, d).
+    c
+        (C,), or a number for all outputs.
+    trained
+        Whether P and c are parameters of the training, or fixed.
+
+    Raises
+    ------
+    ConfigError
+        For shapes that do not match or values that are not finite.
+    """
+
+    p: Array
+    c: Any = 0.0
+    trained: bool = False
+
+    def __post_init__(self) -> None:
+        p = finite_array("p", self.p, shape=(None, None))
+        if not p.size:
+            raise ConfigError(f"p has shape {p.shape}, expected (C, d) with at least one output and one component")
+        c = finite_array("c", self.c)
+        if c.shape not in ((), (len(p),)):
+            raise ConfigError(f"c has shape {c.shape}, but p has {len(p)} rows")
+        object.__setattr__(self, "p", p)
+        object.__setattr__(self, "c", np.array(np.broadcast_to(c, (len(p),))))
+        if not isinstance(self.trained, bool):
+            raise ConfigError(f"trained must be True or False, got {shown(self.trained)}")
+
+    @classmethod
+    def identity(cls, dim: int) -> Readout:
+        """Outputs that are the activations themselves, fixed."""
+        return cls(np.eye(positive_int("dim", dim)))
+
+    @property
+    def n_outputs(self) -> int:
+        """C."""
+        return int(self.p.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """d."""
+        return int(self.p.shape[1])
+
+    def forward(self, x: Array) -> Array:
+        """Outputs (C, n) of activations x (d, n).
+
+        Raises
+        ------
+        ConfigError
+            For activations of another dimension.
+        """
+        if np.ndim(x) != 2 or len(x) != self.dim:
+            raise ConfigError(f"x has shape {np.shape(x)}, expected ({self.dim}, n)")
+        return np.asarray(self.p @ x + self.c[:, None])
+
+    def vjp(self, x: Array, g: Array) -> tuple[Array, Array, Array]:
+        """Gradients with respect to x (d, n), P (C, d) and c (C,) from g (C, n), that with respect to the outputs.
+
+        P^T g,   g x^T,   sum_k g_k
+
+        Raises
+        ------
+        ConfigError
+            For shapes that do not match.
+        """
+        if np.ndim(x) != 2 or len(x) != self.dim or np.shape(g) != (self.n_outputs, x.shape[1]):
+            raise ConfigError(f"x and g have shapes {np.shape(x)} and {np.shape(g)}, p has {self.p.shape}")
+        return self.p.T @ g, g @ x.T, g.sum(axis=1)
+
+    def describe(self) -> dict[str, Any]:
+        """What determines the map, for digests of runs."""
+        return {"readout": "affine", "p": self.p, "c": self.c, "trained": self.trained}

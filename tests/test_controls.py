@@ -35,6 +35,26 @@ def test_refinement_keeps_the_function_and_coarsening_undoes_it(kind):
     np.testing.assert_allclose(back.values, c.values, atol=1e-14)
 
 
+def test_interpolated_layers_are_means_of_neighbours_and_keep_straight_lines():
+    c = Controls([0.0, 1.0, 2.0, 3.0], [[1.0, 0.0], [3.0, 4.0], [0.0, 8.0]])
+    fine = c.interpolated(2)
+    assert fine.interpolation == "constant"
+    np.testing.assert_allclose(fine.knots, np.linspace(0, 3, 7))
+    np.testing.assert_allclose(fine.values[:, 0], [1.0, 1.5, 2.5, 2.25, 0.75, 0.0])
+    np.testing.assert_allclose(fine.values[1:-1, 1], [1.0, 3.0, 5.0, 7.0])
+    # Nonuniform layers: a line through the middles stays a line.
+    knots = np.array([0.0, 0.5, 0.7, 2.0, 2.1])
+    line = Controls.sample(lambda t: 2 * t - 1, knots, "constant").interpolated(3)
+    middles = 0.5 * (line.knots[1:] + line.knots[:-1])
+    inside = (middles > 0.25) & (middles < 2.05)
+    np.testing.assert_allclose(line.values[inside], 2 * middles[inside] - 1, atol=1e-13)
+    np.testing.assert_allclose(line.values[~inside], np.clip(2 * middles[~inside] - 1, -0.5, 3.1))
+    one = Controls([0.0, 1.0], [[2.0, 3.0]]).interpolated(4)
+    np.testing.assert_array_equal(one.values, np.broadcast_to([2.0, 3.0], (4, 2)))
+    linear = Controls([0.0, 1.0, 2.0], [1.0, 3.0, 0.0], "linear")
+    np.testing.assert_array_equal(linear.interpolated(2).values, linear.refine(2).values)
+
+
 def test_norms_agree_with_quadrature():
     c = Controls([0.0, 0.3, 1.0, 1.4], [[1.0, 0.0], [2.0, -1.0], [0.5, 3.0], [0.0, 0.0]], "linear")
     t = (np.arange(140_000) + 0.5) / 100_000

@@ -1,4 +1,4 @@
-"""Losses: values written out, gradients by differences, no overflow, the curvature bound."""
+"""Losses and readouts: values written out, gradients by differences, no overflow, the curvature bound."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import pytest
 
 from meanfield.diagnostics.rates import fit_rate
 from meanfield.errors import ConfigError
-from meanfield.losses import CrossEntropy, Logistic, Squared
+from meanfield.losses import CrossEntropy, Logistic, Loss, LpDistance, Readout, Squared
 
 RNG = np.random.default_rng(4)
 N = 7
 LOSSES = {
     "squared": Squared(RNG.standard_normal(N)),
     "squared, three outputs": Squared(RNG.standard_normal((3, N))),
+    "lp, p = 3, two outputs": LpDistance(RNG.standard_normal((2, N)), 3.0),
+    "lp, p = 2": LpDistance(RNG.standard_normal(N), 2.0),
     "logistic": Logistic(np.array([1, -1, 1, 1, -1, -1, 1])),
     "cross-entropy": CrossEntropy(np.array([0, 2, 1, 1, 0, 3, 2])),
 }
@@ -33,7 +35,7 @@ def test_gradient_leaves_a_remainder_of_second_order(name):
     assert abs(fit_rate(steps, rest).slope - 2.0) < 0.05
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [name for name in LOSSES if np.isfinite(LOSSES[name].curvature)])
 def test_curvature_bounds_the_remainder_and_is_attained(name):
     loss = LOSSES[name]
 
@@ -75,6 +77,63 @@ def test_values_written_out():
     assert three.value(f) == pytest.approx(expected, rel=1e-13)
 
 
+@pytest.mark.parametrize("p", [1.2, 1.5, 2.0, 3.0, 4.7])
+def test_lp_distance_written_out_with_the_curvature_it_has(p):
+    y = RNG.standard_normal((2, N))
+    loss, f = LpDistance(y, p), RNG.standard_normal((2, N))
+    assert isinstance(loss, Loss)
+    by_sample = [np.linalg.norm(f[:, k] - y[:, k], p) ** p for k in range(N)]
+    assert loss.value(f) == pytest.approx(np.mean(by_sample) / p, rel=1e-13)
+    h = 1e-6
+    for c in range(2):
+        e = np.zeros((2, N))
+        e[c, 3] = h
+        difference = (loss.value(f + e) - loss.value(f - e)) / (2 * h)
+        assert loss.gradient(f)[c, 3] == pytest.approx(difference, rel=1e-6, abs=1e-8)
+    # At the targets there is no force, and for p != 2 no bound of the curvature: see it grow at one end or the other.
+    assert not loss.gradient(y).any()
+    size = {True: 1e-8, False: 1e8}[p < 2.0]
+    quotient = 2 * loss.value(y + size) / np.sum(size**2 * np.ones((2, N)))
+    assert quotient * N > 40 if p != 2.0 else quotient <= loss.curvature * (1 + 1e-12)
+    assert np.isinf(loss.curvature) == (p != 2.0)
+
+
+def test_lp_distance_with_exponent_two_is_the_squared_distance():
+    lp = LOSSES["lp, p = 2"]
+    squared, f = Squared(lp.y), outputs(lp)
+    assert lp.value(f) == pytest.approx(squared.value(f), rel=1e-14)
+    np.testing.assert_allclose(lp.gradient(f), squared.gradient(f), rtol=1e-14)
+
+
+def test_readout_gradients_are_those_of_the_outputs():
+    read = Readout(RNG.standard_normal((3, 4)), RNG.standard_normal(3), trained=True)
+    x, g = RNG.standard_normal((4, N)), RNG.standard_normal((3, N))
+    np.testing.assert_allclose(read.forward(x), np.einsum("cd,dn->cn", read.p, x) + read.c[:, None], rtol=1e-13)
+    dx, dp, dc = (RNG.standard_normal(s) for s in ((4, N), (3, 4), (3,)))
+    # f is bilinear in (x, P) and linear in c: its derivative along directions, written out, against the vjp.
+    moved = read.p @ dx + dp @ x + dc[:, None]
+    gx, gp, gc = read.vjp(x, g)
+    assert np.sum(gx * dx) + np.sum(gp * dp) + gc @ dc == pytest.approx(np.sum(g * moved), rel=1e-12)
+    np.testing.assert_array_equal(Readout.identity(4).forward(x), x)
+
+
+def test_loss_of_a_readout_has_a_remainder_of_second_order_in_each_parameter():
+    loss, x = LOSSES["cross-entropy"], RNG.standard_normal((2, N))
+    start, along = ([RNG.standard_normal(s) for s in ((2, N), (4, 2), (4,))] for _ in range(2))
+    gradients = Readout(start[1], start[2]).vjp(x, loss.gradient(Readout(start[1], start[2]).forward(x)))
+    steps = 2.0 ** -np.arange(4, 14)
+    for k in range(3):
+        at = [x, *start[1:]]
+
+        def value(e, k=k, at=at):
+            moved = [a + e * along[j] if j == k else a for j, a in enumerate(at)]
+            return loss.value(Readout(moved[1], moved[2]).forward(moved[0]))
+
+        slope = np.sum(gradients[k] * along[k])
+        rest = [abs(value(e) - value(0.0) - e * slope) for e in steps]
+        assert abs(fit_rate(steps, rest).slope - 2.0) < 0.05
+
+
 def test_two_classes_of_cross_entropy_are_the_logistic_loss():
     labels = np.array([0, 1, 1, 0, 1])
     f = RNG.standard_normal((1, 5))
@@ -110,8 +169,17 @@ def test_huge_outputs_do_not_overflow(name):
         (lambda: CrossEntropy([0, 0]), "n_classes must be at least 2, got 1"),
         (lambda: CrossEntropy([0, 1], n_classes=0), "n_classes must be a positive integer, got 0"),
         (lambda: LOSSES["squared"].predict(np.zeros((1, 3))), "predict needs a loss of classes"),
+        (lambda: LOSSES["lp, p = 2"].predict(np.zeros((1, 3))), "predict needs a loss of classes"),
+        (lambda: LpDistance([1.0], 1.0), "p must be > 1, got 1.0"),
+        (lambda: LpDistance([]), r"y has shape \(0,\)"),
+        (lambda: Readout(np.ones(3)), r"p has shape \(3,\), expected \(any, any\)"),
+        (lambda: Readout(np.ones((0, 3))), r"p has shape \(0, 3\), expected \(C, d\)"),
+        (lambda: Readout(np.ones((2, 3)), np.ones(3)), r"c has shape \(3,\), but p has 2 rows"),
+        (lambda: Readout(np.ones((2, 3)), trained=1), "trained must be True or False, got 1"),
+        (lambda: Readout.identity(2).forward(np.ones((3, 5))), r"x has shape \(3, 5\), expected \(2, n\)"),
+        (lambda: Readout.identity(2).vjp(np.ones((2, 5)), np.ones((2, 4))), r"shapes \(2, 5\) and \(2, 4\)"),
     ],
 )
-def test_bad_targets_are_refused(make, words):
+def test_bad_targets_and_readouts_are_refused(make, words):
     with pytest.raises(ConfigError, match=words):
         make()

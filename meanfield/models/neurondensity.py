@@ -139,6 +139,8 @@ class NeuronDensity:
         put = object.__setattr__
         put(self, "loss", loss_of(loss))
         put(self, "features", Features(x, activation, outputs=loss.n_outputs, outer=outer, bias=bias))
+        if not np.isfinite(loss.curvature):
+            raise ConfigError("the loss must have a bounded curvature, or no step is known to dissipate")
         if self.features.n_samples != loss.n_samples:
             raise ConfigError(f"x has {self.features.n_samples} samples, but the loss has {loss.n_samples}")
         names = ", ".join(self.features.names)

@@ -1,0 +1,169 @@
+"""Minimisation of training problems by L-BFGS (SciPy), with the history of objective and gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meanfield._checks import finite_array, finite_float, positive_int
+from meanfield.errors import NumericalError
+from meanfield.learning.training import Training
+from meanfield.losses import Readout
+from meanfield.models.residual import ResidualNetwork
+from meanfield.solution import Status
+
+Array = NDArray[np.float64]
+
+
+# Newton steps at the end, and conjugate directions of each.
+_ROUNDS, _CONJUGATE = 4, 40
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """Where a minimisation ended.
+
+    Attributes
+    ----------
+    model, readout
+        Network and output map at the end.
+    flat
+        The same as a flat vector of the problem.
+    value, gradient_norm
+        J there, and the L2 norm of its gradient.
+    values, gradient_norms
+        J and |grad J| at every iteration, the start first.
+    status
+        finished, max_steps or not_converged.
+    message
+        What the solver said.
+    """
+
+    model: ResidualNetwork
+    readout: Readout
+    flat: Array
+    value: float
+    gradient_norm: float
+    values: Array
+    gradient_norms: Array
+    status: Status
+    message: str
+
+    def raise_for_status(self) -> Optimum:
+        """Return itself if the solver converged, else raise `NumericalError`."""
+        if self.status is not Status.FINISHED:
+            raise NumericalError(f"{self.message}: |grad J| = {self.gradient_norm:.3g} after {len(self.values) - 1}")
+        return self
+
+
+def minimise(
+    problem: Training,
+    start: Array | None = None,
+    *,
+    tolerance: float = 1e-8,
+    max_iterations: int = 1000,
+    memory: int = 20,
+) -> Optimum:
+    """Minimise a training problem by L-BFGS until the norm of the gradient is below a tolerance.
+
+    Where L-BFGS stops short because J no longer changes, a few Newton steps by conjugate gradients follow.
+
+    Parameters
+    ----------
+    problem
+        The problem.
+    start
+        Flat vector to start from; None is the parameters as they are.
+    tolerance
+        On |grad J|, > 0.
+    max_iterations
+        Limit on iterations.
+    memory
+        Pairs that the approximation of the Hessian remembers.
+
+    Raises
+    ------
+    ConfigError
+        For values out of range.
+    """
+    from scipy.optimize import minimize  # noqa: PLC0415 (slow to import)
+
+    begin = problem.start() if start is None else finite_array("start", start, shape=problem.start().shape)
+    goal = finite_float("tolerance", tolerance, above=0.0)
+    limit = positive_int("max_iterations", max_iterations)
+    seen: dict[bytes, tuple[float, float]] = {}
+
+    def objective(flat: Array) -> tuple[float, Array]:
+        value, gradient = problem.objective(flat)
+        seen[flat.tobytes()] = (value, float(np.linalg.norm(gradient)))
+        return value, gradient
+
+    first, slope = objective(begin)
+    history = [(first, float(np.linalg.norm(slope)))]
+
+    def note(flat: Array) -> None:
+        history.append(seen[np.ascontiguousarray(flat).tobytes()])
+        seen.clear()
+        if history[-1][1] <= goal:
+            raise StopIteration
+
+    options = {
+        "maxiter": limit,
+        "maxcor": positive_int("memory", memory),
+        "maxfun": 20 * limit,
+        "ftol": 0.0,
+        "gtol": goal / max(np.sqrt(begin.size), 1.0),
+    }
+    found = minimize(objective, begin, jac=True, method="L-BFGS-B", callback=note, options=options)
+    flat = _polished(problem, np.asarray(found.x), goal)
+    value, gradient = problem.objective(flat)
+    norm = float(np.linalg.norm(gradient))
+    values, norms = (np.array(column) for column in zip(*history, strict=True))
+    model, readout = problem.unpack(flat)
+    if norm <= goal:
+        status, message = Status.FINISHED, "the gradient is below the tolerance"
+    else:
+        status = Status.MAX_STEPS if found.nit >= limit else Status.NOT_CONVERGED
+        message = "max_iterations reached" if found.nit >= limit else f"L-BFGS stopped: {found.message}"
+    return Optimum(model, readout, flat, value, norm, values, norms, status, message)
+
+
+def _polished(problem: Training, flat: Array, goal: float) -> Array:
+    """Newton steps by conjugate gradients on differences of gradients, as long as they bring the gradient down.
+
+    L-BFGS looks at J, which no longer changes where the gradient is of the order of the root of the rounding.
+    """
+    gradient = problem.objective(flat)[1]
+    for _ in range(_ROUNDS):
+        size = float(np.linalg.norm(gradient))
+        if not goal < size < np.inf:
+            break
+        step = _newton_step(problem, flat, gradient)
+        trial = flat + step
+        slope = problem.objective(trial)[1]
+        if not np.linalg.norm(slope) < 0.5 * size:
+            break
+        flat, gradient = trial, slope
+    return flat
+
+
+def _newton_step(problem: Training, flat: Array, gradient: Array) -> Array:
+    step, rest = np.zeros_like(flat), -gradient
+    direction, square = rest.copy(), float(rest @ rest)
+    first = square
+    for _ in range(min(_CONJUGATE, flat.size)):
+        e = 1e-5 * (1.0 + float(np.linalg.norm(flat))) / float(np.linalg.norm(direction))
+        ahead, back = (problem.objective(flat + s * direction)[1] for s in (e, -e))
+        curved = (ahead - back) / (2.0 * e)
+        bend = float(direction @ curved)
+        if not bend > 0.0:
+            break
+        step += (square / bend) * direction
+        rest = rest - (square / bend) * curved
+        last, square = square, float(rest @ rest)
+        if square < 1e-20 * first:
+            break
+        direction = rest + (square / last) * direction
+    return step
