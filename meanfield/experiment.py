@@ -10,11 +10,14 @@ of --smoke or --full, and those before the defaults. Exit codes: 0 every verdict
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import inspect
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +64,7 @@ class RunFile:
         from meanfield.recording import record  # noqa: PLC0415  (numba loads when a solver is first used)
         from meanfield.solution import Status  # noqa: PLC0415
 
-        with self._progress.task(label) as advance:
+        with self._progress.task(label) as advance, _on_interrupt(signal.default_int_handler):
             solution = record(self._writer, label, model, y0, t_span, progress=advance, **options)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
@@ -123,6 +126,27 @@ class RunFile:
     def at_most(self, claim: str, bound: float, measured: float, *, reason: str, source: str = CONSEQUENCE) -> None:
         """Store the verdict of `Verdict.at_most`."""
         self.verdict(Verdict.at_most(claim, bound, measured, reason=reason, source=source))
+
+
+def _stop_at_once(number: int, frame: Any) -> None:
+    signal.default_int_handler(number, frame)
+
+
+@contextlib.contextmanager
+def _on_interrupt(handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Handle Ctrl-C so inside the block.
+
+    `integrate` turns the default handler, and no other, into an early end with a status. That is right where it
+    records; elsewhere nobody may look, and half a result would be stored as a whole one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +236,8 @@ class Experiment:
         with writer, Progress(quiet=quiet) as progress:
             run_file = RunFile(writer, config, seed, progress)
             try:
-                self.run(config, run_file)
+                with _on_interrupt(_stop_at_once):
+                    self.run(config, run_file)
             except MeanfieldError:
                 writer.abandon()
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from helpers.scripts import load
 
+from meanfield.experiment import Experiment
+from meanfield.integration import integrate
 from meanfield.recording import digest
 from meanfield.storage.run import compare, open_run, verify
 
@@ -180,3 +183,26 @@ def test_digest_tells_inputs_apart_and_is_the_same_in_another_process():
         [sys.executable, "-c", code, str(HELPER.parent)], capture_output=True, text=True, check=True
     ).stdout
     assert out.strip() == base
+
+
+def test_ctrl_c_inside_a_computation_stores_no_half_result(tmp_path):
+    sent = []
+
+    def run(_config, run_file):
+        def rate(t, y):
+            if not sent and t > 0.5:
+                sent.append(t)
+                os.kill(os.getpid(), signal.SIGINT)
+            return -y
+
+        def compute():
+            return {"x": integrate(rate, [1.0], (0.0, 1.0), n_steps=50).final}
+
+        found = run_file.once("decay", compute, "the same")
+        run_file.near("x(1)", float(np.exp(-1)), float(found["x"][0]), tolerance=1e-6, reason="RK4")
+
+    path = tmp_path / "c.h5"
+    experiment = Experiment("ctrl_c", small.Config, run)
+    assert experiment.main(["--quiet", "--out", str(path)]) == 130
+    assert len(sent) == 1
+    assert experiment.main(["--quiet", "--resume", str(path)]) == 0
