@@ -21,7 +21,8 @@ LAYERS = (
     ("L2 values", "grids meshes transfer operators.base operators.dense operators.separable operators.convolution"),
     ("L2 values", "operators.radial operators.onthefly operators.clusters operators.cross operators.blockwise"),
     ("L2 values", "operators.hierarchical operators.combined operators.masked operators.choice operators.path"),
-    ("L2 values", "formulas laws controls schemes velocities features losses regularizers fields _fieldfiles data"),
+    ("L2 values", "formulas laws controls schemes velocities spacetime_adjoint features losses regularizers fields"),
+    ("L2 values", "_fieldfiles data"),
     ("L2 files", "storage.syscalls storage.names storage.layout storage.safety storage.durable storage.image"),
     ("L2 files", "storage.segments storage.contents storage.netcdf storage.provenance storage.sealed storage.verify"),
     ("L2 files", "storage.seal storage.writer storage.reader storage.run"),
@@ -31,8 +32,11 @@ LAYERS = (
         "L4 evolution",
         "solution probes steppers recorder integration exact exact_laws exact_learning export diagnostics.*",
     ),
-    ("L5 learning", "learning.adjoint learning.training learning.gradient_flow learning.quasi_newton"),
-    ("L5 learning", "learning.control_problems learning.hjb"),
+    (
+        "L5 learning",
+        "learning.adjoint learning.training learning.gradient_flow learning.quasi_newton learning.pontryagin",
+    ),
+    ("L5 learning", "learning.successive_approximations learning.control_problems learning.hjb"),
     ("L6 harness", "config verdict recording limits sweep plotting progress experiment benchmarking"),
     ("L7 front", "__init__ cli __main__"),
 )

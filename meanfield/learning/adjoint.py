@@ -67,7 +67,7 @@ def adjoint(
     Parameters
     ----------
     model
-        A model with ``write_down`` and ``pull_back`` (`ResidualNetwork`).
+        A model with ``write_down`` and ``pull_back`` (`ResidualNetwork`, `SpaceTimeNetwork`).
     y0
         Initial state, of the model's shape.
     t_span

@@ -32,6 +32,7 @@ from meanfield.operators.base import IntegralOperator
 from meanfield.operators.path import OperatorPath
 from meanfield.operators.separable import Separable
 from meanfield.schemes import Scheme, StepGrid
+from meanfield.spacetime_adjoint import check_changed, kernel_parameters, pull_back, run_stages, with_kernel
 from meanfield.storage.layout import Axis
 
 Array = NDArray[np.float64]
@@ -123,6 +124,33 @@ class SpaceTimeNetwork:
         return np.unique(np.concatenate(parts)) if parts else np.empty(0)
 
     @property
+    def parameters(self) -> dict[str, Array | Controls]:
+        """Parameters that can be trained, as they are stored: bias; amplitude, where there is one; the kernel.
+
+        The kernel is ``weight``, the values w(x_i, x_j) of a `Dense` operator in double precision, or ``left`` and
+        ``right`` of a `Separable` one; kernels of other operators and of paths are not trained.
+        """
+        found: dict[str, Array | Controls] = {"bias": self.bias}
+        if self.amplitude is not None:
+            found["amplitude"] = self.amplitude
+        return found | kernel_parameters(self.operator)
+
+    def with_parameters(self, **changed: Array | Controls) -> SpaceTimeNetwork:
+        """Return the same network with other parameters of the same shapes.
+
+        Raises
+        ------
+        ConfigError
+            For a name it does not have, a shape that differs, or `Controls` in the place of an array and the reverse.
+        """
+        check_changed(self.parameters, changed)
+        given: dict[str, Any] = {"bias": self.bias, "amplitude": self.amplitude} | changed
+        kernel: dict[str, Any] = {key: given.pop(key) for key in ("weight", "left", "right") if key in given}
+        operator = with_kernel(self.operator, kernel) if kernel else self.operator
+        fixed: dict[str, Any] = {"placement": self.placement, "leak": self.leak, "n_samples": self.n_samples}
+        return SpaceTimeNetwork(operator, self.activation, **given, **fixed)
+
+    @property
     def autonomous(self) -> bool:
         """Whether neither W nor b depends on depth."""
         return not (
@@ -175,7 +203,20 @@ class SpaceTimeNetwork:
 
     def jvp(self, t: float, y: Array, v: Array, out: Array) -> None:
         """Fill out with the derivative of the rate at (t, y) in the direction v."""
-        self._derivative(t, y, v, out, adjoint=False)
+        u, slope = self._work[0], self._work[1]
+        code, scale = self.activation.code, self.scale(t)
+        rows, direction, target = (a.reshape(u.shape) for a in (y, v, out))
+        if self.placement == "outside":
+            self.linear(t, rows, u)
+            self.linear(t, direction, target)
+            derivative_rows(code, u, self.bias_at(t), scale, target, slope)
+            np.multiply(slope, scale, out=target)
+        else:
+            derivative_rows(code, rows, np.zeros(self.grid.n_nodes), 1.0, direction, slope)
+            self.linear(t, slope, target)
+            target *= scale
+        if self.leak:
+            target -= self.leak * direction
 
     def rate_vjp(self, t: float, y: Array, p: Array, gy: Array) -> None:
         """Fill gy with the L2(q) adjoint of the rate's derivative at (t, y), applied to p.
@@ -183,27 +224,29 @@ class SpaceTimeNetwork:
         Outside: gy = a W* (sigma'(u) p) - gamma p; inside: gy = sigma'(z) a W* p - gamma p.
         Then <rate' v, p>_q = <v, gy>_q for every v.
         """
-        self._derivative(t, y, p, gy, adjoint=True)
+        rows, costate, target = (a.reshape(self._work[0].shape) for a in (y, p, gy))
+        self.pull_stage(t, rows, costate, self._work[1], self._work[2], target)
 
-    def _derivative(self, t: float, y: Array, v: Array, out: Array, *, adjoint: bool) -> None:
-        u, slope = self._work[0], self._work[1]
-        code, scale, bias = self.activation.code, self.scale(t), self.bias_at(t)
-        rows, direction, target = (a.reshape(u.shape) for a in (y, v, out))
+    def pull_stage(self, t: float, z: Array, p: Array, f: Array, delta: Array, gz: Array) -> float:
+        """Fill gz as `rate_vjp`, f with what W acts on and delta with the costate of a W f + b; return that of a."""
+        work, code, scale = self._work[0], self.activation.code, self.scale(t)
         outside = self.placement == "outside"
         if outside:
-            self.linear(t, rows, u)
-        argument, shift, factor = (u, bias, scale) if outside else (rows, np.zeros_like(bias), 1.0)
-        # The slope multiplies before W where sigma is applied before it, transposed for the adjoint.
-        if outside == adjoint:
-            derivative_rows(code, argument, shift, factor, direction, slope)
-            self.linear(t, slope, target, adjoint=adjoint)
-            target *= scale
+            np.copyto(f, z)
+            self.linear(t, z, work)
+            derivative_rows(code, work, self.bias_at(t), scale, p, delta)
         else:
-            self.linear(t, direction, target, adjoint=adjoint)
-            derivative_rows(code, argument, shift, factor, target, slope)
-            np.multiply(slope, scale, out=target)
+            apply_value(code, z.ravel(), f.ravel())
+            np.copyto(delta, p)
+        self.linear(t, delta, gz, adjoint=True)
+        slope = float(((gz * f) @ self.grid.weights).sum())
+        if not outside:
+            derivative_rows(code, z, np.zeros(self.grid.n_nodes), 1.0, gz, work)
+            np.copyto(gz, work)
+        gz *= scale
         if self.leak:
-            target -= self.leak * direction
+            gz -= self.leak * p
+        return slope
 
     def preactivation(self, t: float, y: Array) -> Array:
         """u = a(t) W z + b(t), of the shape of y (what sigma sees when it stands outside)."""
@@ -268,6 +311,9 @@ class SpaceTimeNetwork:
         np.copyto(out, y)
         rows = out.reshape(self._work[0].shape)
         times, lengths = grid.steps(scheme, first, count)
+        if not self.fused(scheme):
+            run_stages(self.rate, scheme, times, lengths, out, np.empty((1, scheme.n_stages, *self.shape)))
+            return
         if self._padded is not None:
             self._advance_separable(scheme, times, lengths, rows, *self._padded)
             return
@@ -303,6 +349,22 @@ class SpaceTimeNetwork:
             lengths,
             rows,
         )
+
+    def write_down(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> Array:
+        """Fill out as `advance` and return the states of all stages, (count, s, *shape)."""
+        np.copyto(out, y)
+        stages = np.empty((count, scheme.n_stages, *self.shape))
+        run_stages(self.rate, scheme, *grid.steps(scheme, first, count), out, stages)
+        return stages
+
+    def pull_back(
+        self, scheme: Scheme, grid: StepGrid, first: int, count: int, stages: Array, sources: Array, p: Array
+    ) -> dict[str, Array]:
+        """Pull costates p back in place through steps that were written down; return gradients by parameter.
+
+        All are Euclidean derivatives, of the values that `parameters` has; see `spacetime_adjoint.pull_back`.
+        """
+        return pull_back(self, scheme, *grid.steps(scheme, first, count), stages, sources, p)
 
 
 _activation = activation
