@@ -77,6 +77,8 @@ _HOMES = {
     "learning.training": ("Training",),
     "learning.quasi_newton": ("minimise",),
     "learning.gradient_flow": ("GradientFlow",),
+    "learning.pontryagin": ("pmp_residual",),
+    "learning.successive_approximations": ("successive_approximations",),
     "learning.control_problems": ("QuadraticControl", "SampledControl"),
     "learning.hjb": ("solve_hjb",),
     "limits": ("convergence_study", "extrapolate"),
