@@ -17,6 +17,7 @@ from meanfield._vectormath import (
     cos_bounded,
     dilogarithm_unit,
     exp,
+    expm1,
     log_cosh,
     normal_cdf,
     normal_pdf,
@@ -237,6 +238,33 @@ def apply_derivative(code: int, x: Array, out: Array) -> None:
     else:
         for j in range(out.size):
             out[j] = _cosine(out[j])
+
+
+@njit(fastmath=ELEMENTARY, forceinline=True)
+def slope_is_of_value(code: int) -> bool:
+    """Whether sigma'(x) follows from sigma(x) alone, as for monotone activations."""
+    return code not in (GELU, SINE)
+
+
+@njit(fastmath=ELEMENTARY)
+def slopes_of_values(code: int, value: Array, out: Array) -> None:
+    """Fill out = sigma'(x) from value = sigma(x) over flat arrays, where `slope_is_of_value`."""
+    prefer512()
+    if code == IDENTITY:
+        out[:] = 1.0
+    elif code in (RELU, LEAKY_RELU):
+        left = 0.0 if code == RELU else _SLOPE
+        for i in range(out.size):
+            out[i] = 1.0 if value[i] > 0.0 else left
+    elif code == TANH:
+        for i in range(out.size):
+            out[i] = 1.0 - value[i] * value[i]
+    elif code == SIGMOID:
+        for i in range(out.size):
+            out[i] = value[i] * (1.0 - value[i])
+    else:  # softplus: sigmoid(u) = 1 - e^{-softplus(u)}
+        for i in range(out.size):
+            out[i] = -expm1(-value[i])
 
 
 @njit(fastmath=ELEMENTARY)

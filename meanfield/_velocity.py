@@ -66,3 +66,38 @@ def component(code: int, form: int, row: Array, i: int, x: Array, hidden: Array,
     else:
         start = m * d + m
         affine_row(row, start + i * m, row[start + d * m + i], hidden, out)
+
+
+@njit(fastmath=ELEMENTARY)
+def velocities(code: int, form: int, row: Array, x: Array, hidden: Array, out: Array) -> None:
+    """Fill out (d, B) with the velocity at points x (d, B)."""
+    neurons(code, form, row, x, hidden)
+    for i in range(x.shape[0]):
+        component(code, form, row, i, x, hidden, out[i])
+
+
+@njit(fastmath=ELEMENTARY)
+def stage_state(a: Array, s: int, dt: float, x: Array, k: Array, out: Array) -> None:
+    """Fill out = x + dt sum_{q < s} a[s, q] k[q], the state of stage s of a Runge-Kutta step, all (d, B)."""
+    prefer512()
+    for i in range(x.shape[0]):
+        target, source = out[i], x[i]
+        for j in range(target.size):
+            target[j] = source[j]
+        for q in range(s):
+            if a[s, q] != 0.0:
+                c, stage = dt * a[s, q], k[q, i]
+                for j in range(target.size):
+                    target[j] += c * stage[j]
+
+
+@njit(fastmath=ELEMENTARY)
+def add_stages(b: Array, dt: float, k: Array, x: Array) -> None:
+    """Add dt sum_q b[q] k[q] to x (d, B), the end of a Runge-Kutta step."""
+    prefer512()
+    for q in range(b.size):
+        c = dt * b[q]
+        for i in range(x.shape[0]):
+            target, stage = x[i], k[q, i]
+            for j in range(target.size):
+                target[j] += c * stage[j]

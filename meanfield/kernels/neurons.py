@@ -16,10 +16,10 @@ from numba.core import config
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from meanfield._activate import GELU, IDENTITY, LEAKY_RELU, RELU, SIGMOID, SINE, TANH, apply_derivative, apply_value
+from meanfield._activate import TANH, apply_derivative, apply_value, slope_is_of_value, slopes_of_values
 from meanfield._jit import ELEMENTARY, REDUCTION, njit
 from meanfield._random import GROUP, fill_normal
-from meanfield._vectormath import expm1, prefer512, tanh
+from meanfield._vectormath import prefer512, tanh
 
 Array = NDArray[np.float64]
 
@@ -57,7 +57,6 @@ FUSED = 3
 LINE = 8
 # Where the rows of a flat piece of four begin.
 ONE, TWO, THREE = GROUP, 2 * GROUP, 3 * GROUP
-_LEAK = 0.01
 
 
 def padded(values: Array) -> Array:
@@ -144,28 +143,12 @@ def _fire(code: int, fused: bool, x: Array, w: Array, a: Array, s: Array, f: Arr
 @njit(fastmath=ELEMENTARY)
 def _slopes(code: int, x: Array, w: Array, s: Array, out: Array) -> None:
     """Fill out = sigma'(u) from s = sigma(u) where that determines it, else from u = x w."""
-    prefer512()
-    if code in (GELU, SINE):
-        _affine(x, w, out)
-        flat = out.reshape(out.size)
-        apply_derivative(code, flat, flat)
+    flat = out.reshape(out.size)
+    if slope_is_of_value(code):
+        slopes_of_values(code, s.reshape(s.size), flat)
         return
-    value, slope = s.reshape(s.size), out.reshape(out.size)
-    if code == IDENTITY:
-        slope[:] = 1.0
-    elif code in (RELU, LEAKY_RELU):
-        left = 0.0 if code == RELU else _LEAK
-        for i in range(slope.size):
-            slope[i] = 1.0 if value[i] > 0.0 else left
-    elif code == TANH:
-        for i in range(slope.size):
-            slope[i] = 1.0 - value[i] * value[i]
-    elif code == SIGMOID:
-        for i in range(slope.size):
-            slope[i] = value[i] * (1.0 - value[i])
-    else:  # softplus: sigmoid(u) = 1 - e^{-softplus(u)}
-        for i in range(slope.size):
-            slope[i] = -expm1(-value[i])
+    _affine(x, w, out)
+    apply_derivative(code, flat, flat)
 
 
 @njit(fastmath=REDUCTION)

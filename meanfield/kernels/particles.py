@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from meanfield._activate import TANH, apply_value
 from meanfield._jit import ELEMENTARY, njit
 from meanfield._vectormath import prefer512, tanh
-from meanfield._velocity import OUTSIDE, TWO_LAYER, component, neurons
+from meanfield._velocity import OUTSIDE, TWO_LAYER, add_stages, stage_state, velocities
 
 Array = NDArray[np.float64]
 
@@ -17,40 +17,15 @@ BLOCK = 512
 
 
 @njit(fastmath=ELEMENTARY)
-def velocities(code: int, form: int, row: Array, x: Array, hidden: Array, out: Array) -> None:
-    """Fill out (d, B) with the velocity at points x (d, B)."""
-    neurons(code, form, row, x, hidden)
-    for i in range(x.shape[0]):
-        component(code, form, row, i, x, hidden, out[i])
-
-
-@njit(fastmath=ELEMENTARY)
 def _step(
     code: int, form: int, rows: Array, a: Array, b: Array, dt: float, x: Array, z: Array, hidden: Array, k: Array
 ) -> None:
     """One Runge-Kutta step of a block x (d, B): parameters rows (s, P) at the stages, which go into k (s, d, B)."""
-    prefer512()
-    n_stages, d = b.size, x.shape[0]
-    for s in range(n_stages):
-        if s == 0:
-            velocities(code, form, rows[0], x, hidden, k[0])
-            continue
-        for i in range(d):
-            target, source = z[i], x[i]
-            for j in range(target.size):
-                target[j] = source[j]
-            for q in range(s):
-                if a[s, q] != 0.0:
-                    c, stage = dt * a[s, q], k[q, i]
-                    for j in range(target.size):
-                        target[j] += c * stage[j]
+    velocities(code, form, rows[0], x, hidden, k[0])
+    for s in range(1, b.size):
+        stage_state(a, s, dt, x, k, z)
         velocities(code, form, rows[s], z, hidden, k[s])
-    for q in range(n_stages):
-        c = dt * b[q]
-        for i in range(d):
-            target, stage = x[i], k[q, i]
-            for j in range(target.size):
-                target[j] += c * stage[j]
+    add_stages(b, dt, k, x)
 
 
 @njit(fastmath=ELEMENTARY)

@@ -10,37 +10,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._activate import SIGMOID, TANH, apply_derivative, apply_value
+from meanfield._activate import apply_derivative, apply_value, slope_is_of_value, slopes_of_values
 from meanfield._jit import ELEMENTARY, REDUCTION, njit
 from meanfield._vectormath import prefer512
-from meanfield._velocity import OUTSIDE, TWO_LAYER, affine_row, component, neurons
+from meanfield._velocity import OUTSIDE, TWO_LAYER, add_stages, affine_row, stage_state, velocities
 
 Array = NDArray[np.float64]
 
 # Samples of a block: the neurons of one layer stay in the first two levels of cache.
 BLOCK = 256
-
-
-@njit(fastmath=ELEMENTARY)
-def _velocities(code: int, form: int, row: Array, x: Array, hidden: Array, out: Array) -> None:
-    neurons(code, form, row, x, hidden)
-    for i in range(x.shape[0]):
-        component(code, form, row, i, x, hidden, out[i])
-
-
-@njit(fastmath=ELEMENTARY)
-def _stage_state(a: Array, i: int, dt: float, x: Array, k: Array, out: Array) -> None:
-    """Fill out = x + dt sum_{j < i} a[i, j] k[j], all (d, B)."""
-    prefer512()
-    for d in range(x.shape[0]):
-        target, source = out[d], x[d]
-        for j in range(target.size):
-            target[j] = source[j]
-        for q in range(i):
-            if a[i, q] != 0.0:
-                c, stage = dt * a[i, q], k[q, d]
-                for j in range(target.size):
-                    target[j] += c * stage[j]
 
 
 @njit(fastmath=ELEMENTARY)
@@ -64,26 +42,21 @@ def write_down(
     """
     prefer512()
     d, n_stages = y.shape[0], b.size
+    x, z = np.zeros((d, BLOCK)), np.zeros((d, BLOCK))
+    hidden, k = np.empty((width, BLOCK)), np.empty((n_stages, d, BLOCK))
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
         q = last - first
-        x, z = np.zeros((d, BLOCK)), np.zeros((d, BLOCK))
-        hidden, k = np.empty((width, BLOCK)), np.empty((n_stages, d, BLOCK))
         for i in range(d):
             x[i, :q] = y[i, first:last]
         for step in range(lengths.size):
             dt = lengths[step]
             for s in range(n_stages):
-                _stage_state(a, s, dt, x, k, z)
+                stage_state(a, s, dt, x, k, z)
                 for i in range(d):
                     stages[step, s, i, first:last] = z[i, :q]
-                _velocities(code, form, table[step, s], z, hidden, k[s])
-            for s in range(n_stages):
-                c = dt * b[s]
-                for i in range(d):
-                    target, stage = x[i], k[s, i]
-                    for j in range(target.size):
-                        target[j] += c * stage[j]
+                velocities(code, form, table[step, s], z, hidden, k[s])
+            add_stages(b, dt, k, x)
         for i in range(d):
             out[i, first:last] = x[i, :q]
 
@@ -181,12 +154,8 @@ def _pull_two_layer(
         affine_row(row, i * d, row[m * d + i], x, slope[i])
     flat, flat_slope = hidden.ravel(), slope.ravel()
     apply_value(code, flat_slope, flat)
-    if code == TANH:
-        for j in range(flat.size):
-            flat_slope[j] = 1.0 - flat[j] * flat[j]
-    elif code == SIGMOID:
-        for j in range(flat.size):
-            flat_slope[j] = flat[j] * (1.0 - flat[j])
+    if slope_is_of_value(code):
+        slopes_of_values(code, flat, flat_slope)
     else:
         apply_derivative(code, flat_slope, flat_slope)
     outer = m * d + m
