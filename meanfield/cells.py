@@ -98,8 +98,13 @@ class Cells:
 
     def points(self) -> Array:
         """Centres of all cells, (D, cells)."""
-        axes = [self.centres(d) for d in range(self.dim)]
-        return np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")])
+        return tensor_points([self.centres(d) for d in range(self.dim)])
+
+    def face_points(self, axis: int) -> tuple[Array, tuple[int, ...]]:
+        """Centres of all faces across an axis, (D, faces), and the shape of such faces: one more along that axis."""
+        return tensor_points([self.faces(d) if d == axis else self.centres(d) for d in range(self.dim)]), tuple(
+            n + (d == axis) for d, n in enumerate(self.shape)
+        )
 
     def average(self, density: Callable[..., Any], order: int = 5) -> Array:
         """Means over the cells of a density f(x) or f(x_1, x_2), NumPy-vectorised, by `order` Gauss points an axis.
@@ -166,6 +171,11 @@ class Cells:
     def describe(self) -> dict[str, Any]:
         """What determines the cells, for digests of runs."""
         return {"lower": list(self.lower), "upper": list(self.upper), "shape": list(self.shape)}
+
+
+def tensor_points(axes: Sequence[Array]) -> Array:
+    """Points of the tensor product of axes, (D, product of the lengths), the last one running fastest."""
+    return np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")])
 
 
 def _spread(values: Any, shape: tuple[int, ...]) -> Array:

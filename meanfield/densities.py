@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meanfield.cells import Cells
-from meanfield.errors import ConfigError
+from meanfield.errors import ConfigError, NumericalError
 from meanfield.fields import Field
 from meanfield.laws import Law
 from meanfield.storage.layout import Axis
@@ -47,6 +47,14 @@ class DensityOnCells:
     def check(self: _Carried, y: Array) -> None:
         """Raise `ConfigError` unless a state is a density: of the right shape and nowhere negative."""
         self.cells.checked(y)
+
+    @staticmethod
+    def refuse_step(t: float, dt: float, longest: float) -> NoReturn:
+        """Raise `NumericalError` for a step from depth t that is longer than the longest one."""
+        raise NumericalError(
+            f"dt = {dt!r} breaks the CFL condition at t={t!r}: at most {longest:.6g}; give a smaller dt, or knots "
+            "where the parameters change fast"
+        )
 
     def mass(self: _Carried, y: Array) -> float:
         """Total mass of a state."""

@@ -1,4 +1,4 @@
-"""Kernels and fields given by formulas: w(x, y) or w(t, x, y), b(x) or b(t, x), at any labels."""
+"""Formulas at any points: kernels w(x, y) or w(t, x, y), fields b(x) or b(t, x), strengths K(x_1, x_2, ...)."""
 
 from __future__ import annotations
 
@@ -31,6 +31,20 @@ def field_at(name: str, field: Any, t: float, x: Array) -> Array:
     if callable(field):
         field = field(x) if arity(field) == 1 else field(t, x)
     return _values(name, field, x.shape[:1])
+
+
+def strength_at(amplitude: Any, points: Array) -> Array:
+    """Strength K (n,) at points (D, n): a number, or a callable of the coordinates; not looked at for being finite.
+
+    Raises
+    ------
+    ConfigError
+        For a callable that returns another shape.
+    """
+    found = np.asarray(amplitude(*points) if callable(amplitude) else amplitude, dtype=np.float64)
+    if found.shape not in ((), points.shape[1:]):
+        raise ConfigError(f"amplitude returned shape {found.shape}, expected {points.shape[1:]}")
+    return np.broadcast_to(found, points.shape[1:])
 
 
 def _values(name: str, found: Any, shape: tuple[int, ...]) -> Array:

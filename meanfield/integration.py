@@ -315,8 +315,8 @@ def _under_limits(
     chosen = scheme_of(names[0] if scheme is None else scheme)
     if chosen.name not in names:
         raise ConfigError(f"scheme {chosen.name} does not keep this model's state positive; take {' or '.join(names)}")
-    if len(edges) == 1 or edges[0] == edges[-1]:
-        return FixedStepper(model, chosen, StepGrid(edges[[0, -1]], np.zeros(1, dtype=np.int64)), y)
+    if edges[0] == edges[-1]:
+        return FixedStepper(model, chosen, _uniform(edges, None, 1), y)
     if dt is None and n_steps is None:
         edges, limits = _settled(model, np.unique(np.concatenate([edges, landing])))
         with np.errstate(divide="ignore"):

@@ -28,6 +28,9 @@ from meanfield.schemes import Scheme, StepGrid
 
 Array = NDArray[np.float64]
 
+NAMES = ("w", "b", "v", "c")
+"""Names of the parameters in their order; the last two are those of two layers."""
+
 FORMS = {"outside": OUTSIDE, "inside": INSIDE, "two_layer": TWO_LAYER}
 _BLOCK = 65536
 # Samples that a thread takes at a time with their adjoints, and parts whose gradients are added at the end.
@@ -156,9 +159,14 @@ class Velocity:
 
     def at(self, t: float) -> list[Array]:
         """Parameters at depth t: [W, b], or [W, b, V, c]."""
-        row, shapes = self.table(np.array(t)), self._shapes()
+        return self._split(self.table(np.array(t)))
+
+    def _split(self, rows: Array) -> list[Array]:
+        """Parameters (..., *shape) of flat rows (..., P)."""
+        shapes = self._shapes()
         ends = np.cumsum([int(np.prod(s)) for s in shapes])
-        return [part.reshape(shape) for part, shape in zip(np.split(row, ends[:-1]), shapes, strict=True)]
+        pieces = np.split(rows, ends[:-1], axis=-1)
+        return [piece.reshape(*rows.shape[:-1], *shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
     def value(self, t: float, x: Array, out: Array | None = None) -> Array:
         """v(t, x) at points x (d, n), (d, n).
@@ -232,9 +240,7 @@ class Velocity:
         By interval arithmetic: rigorous at these depths, and between two of them where parameters are linear there.
         """
         d = self.dim
-        row = self.table(times[:1, :1] if self.constant else times)
-        parts = np.split(row, np.cumsum([int(np.prod(s)) for s in self._shapes()])[:-1], axis=-1)
-        w, b, *rest = (p.reshape(*row.shape[:2], *s) for p, s in zip(parts, self._shapes(), strict=True))
+        w, b, *rest = self._split(self.table(times[:1, :1] if self.constant else times))
         box = np.array([lower, upper], dtype=np.float64).reshape(2, d)
         if self.form == "inside":
             low, high = _affine_range(w, b, *_value_range(self.activation, *box))
@@ -258,8 +264,11 @@ class Velocity:
     @property
     def parameters(self) -> dict[str, Array | Controls]:
         """Parameters that can be trained, arrays and `Controls`, by name: w, b, and v, c of two layers."""
-        named = zip(("w", "b", "v", "c"), self._parts, strict=False)
-        return {name: part for name, part in named if isinstance(part, (np.ndarray, Controls))}
+        return {k: p for k, p in zip(self._names, self._parts, strict=True) if isinstance(p, (np.ndarray, Controls))}
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return NAMES[: len(self._parts)]
 
     def with_parameters(self, **changed: Array | Controls) -> Velocity:
         """Return the same velocity with other parameters of the same shapes.
@@ -269,28 +278,23 @@ class Velocity:
         ConfigError
             For a name it does not have or a shape that differs.
         """
-        names = ("w", "b", "v", "c")[: len(self._parts)]
         for name in changed:
-            lookup("parameter", name, dict.fromkeys(names, True))
+            lookup("parameter", name, dict.fromkeys(self._names, True))
         parts = tuple(
             _part(name, changed.get(name, part), shape)
-            for name, part, shape in zip(names, self._parts, self._shapes(), strict=True)
+            for name, part, shape in zip(self._names, self._parts, self._shapes(), strict=True)
         )
         return Velocity(self.form, self.activation, self.dim, self.width, parts)
 
     def pull_back_table(self, times: Array, gradients: Array) -> dict[str, Array]:
         """Gradients in the parameters from those in the rows of `table` at depths `times`: the transpose of `table`."""
-        found, start = {}, 0
-        trained = self.parameters
-        for name, shape in zip(("w", "b", "v", "c"), self._shapes(), strict=False):
-            size = int(np.prod(shape))
-            columns = gradients[..., start : start + size].reshape(*np.shape(times), *shape)
-            start += size
+        found, trained = {}, self.parameters
+        for name, columns in zip(self._names, self._split(gradients), strict=True):
             part = trained.get(name)
             if isinstance(part, Controls):
                 found[name] = part.pull_back(times, columns)
             elif part is not None:
-                found[name] = columns.reshape(-1, *shape).sum(axis=0)
+                found[name] = columns.reshape(-1, *part.shape).sum(axis=0)
         return found
 
     def write_down(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> Array:
@@ -396,27 +400,29 @@ def _shape(name: str, value: Any, ndim: int) -> tuple[int, ...]:
 def _part(name: str, value: Any, shape: tuple[int, ...]) -> Any:
     """Return a parameter as an array of that shape, `Controls`, or a callable; numbers spread over it."""
     if callable(value) and not isinstance(value, Controls):
-        _fitting(name, _sampled(name, value), "of a callable", shape)
+        _fitting(name, _sampled(name, value), " of a callable", shape)
         return value
     if isinstance(value, Controls):
         if value.shape == shape:
             return value
-        if value.shape == () and (len(shape) == 1 or set(shape) <= {1}):
+        if value.shape == () and _takes_number(shape):
             spread = np.broadcast_to(value.values.reshape(-1, *(1 for _ in shape)), (len(value.values), *shape))
             return Controls(value.knots, spread, value.interpolation)
         raise ConfigError(f"{name} has shape {value.shape} at each depth, expected {shape}")
-    array = finite_array(name, value)
-    if array.shape != shape and not (array.ndim == 0 and (len(shape) == 1 or set(shape) <= {1})):
-        raise ConfigError(f"{name} has shape {array.shape}, expected {shape}")
-    return np.array(np.broadcast_to(array, shape))
+    return _fitting(name, value, "", shape)
 
 
 def _evaluated(function: Any, t: float, shape: tuple[int, ...]) -> Array:
-    return _fitting("parameter", function(float(t)), f"at depth {t!r}", shape)
+    return _fitting("parameter", function(float(t)), f" at depth {t!r}", shape)
+
+
+def _takes_number(shape: tuple[int, ...]) -> bool:
+    """Whether a number stands for all of a parameter: for a vector, or where there is but one entry."""
+    return len(shape) == 1 or set(shape) <= {1}
 
 
 def _fitting(name: str, value: Any, where: str, shape: tuple[int, ...]) -> Array:
     values = finite_array(name, value)
-    if values.shape != shape and not (values.ndim == 0 and (len(shape) == 1 or set(shape) <= {1})):
-        raise ConfigError(f"{name} has shape {values.shape} {where}, expected {shape}")
+    if values.shape != shape and not (values.ndim == 0 and _takes_number(shape)):
+        raise ConfigError(f"{name} has shape {values.shape}{where}, expected {shape}")
     return np.array(np.broadcast_to(values, shape))

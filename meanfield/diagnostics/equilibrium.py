@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from meanfield._checks import finite_float
 from meanfield.errors import ConfigError, NumericalError
+from meanfield.formulas import strength_at
 from meanfield.velocities import Velocity
 
 Array = NDArray[np.float64]
@@ -93,17 +94,14 @@ def equilibrium(
     low, high = (float(v) for v in domain)
     if not low < high:
         raise ConfigError(f"domain must have its ends in order, got {low!r} and {high!r}")
-    given = amplitude if callable(amplitude) else None
-    size = 1.0 if given else finite_float("amplitude", amplitude)
+    if not callable(amplitude):
+        finite_float("amplitude", amplitude)
 
     def strength(x: Array) -> Array:
-        raw = given(x) if given else size
-        values = np.asarray(raw, dtype=np.float64)
-        if values.shape not in ((), x.shape):
-            raise ConfigError(f"amplitude returned shape {values.shape}, expected {x.shape}")
+        values = strength_at(amplitude, x[None])
         if np.isnan(values).any():
             raise ConfigError("amplitude must be a number everywhere in the domain, got nan")
-        return np.broadcast_to(values, x.shape)
+        return values
 
     slopes = [_slopes(velocity, nu, strength, end, sign) for end, sign in ((low, -1.0), (high, 1.0))]
     words = []

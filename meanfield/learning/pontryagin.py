@@ -25,7 +25,7 @@ from meanfield.parallel import blas_single_thread
 from meanfield.regularizers import DepthL2, Total
 from meanfield.schemes import EULER, StepGrid
 from meanfield.schemes import scheme as scheme_of
-from meanfield.velocities import Velocity
+from meanfield.velocities import NAMES, Velocity
 
 Array = NDArray[np.float64]
 Layers = dict[str, Array]
@@ -92,7 +92,7 @@ class LayerHamiltonian:
         x, p, running = _trajectories(problem, model, grid)
         depths = np.diff(knots)
         rows = [model.velocity.at(t) for t in times[:, 0].tolist()]
-        fixed = {name: np.array(part) for name, part in zip("wbvc", zip(*rows, strict=True), strict=False)}
+        fixed = {name: np.array(part) for name, part in zip(NAMES, zip(*rows, strict=True), strict=False)}
         penalty = {name: _penalty(problem, name) for name in problem.trained or ()}
         cost = np.bincount(layer, lengths * running, len(depths)) / depths
         return cls(model.velocity, x, p, lengths, layer, depths, cost, fixed, penalty)

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meanfield._checks import check_memory, finite_array, finite_float
-from meanfield.cells import Cells, exchange_weights
+from meanfield.cells import Cells, exchange_weights, tensor_points
 from meanfield.densities import DensityOnCells
 from meanfield.errors import ConfigError, NumericalError
+from meanfield.formulas import strength_at
 from meanfield.kernels.diffusion import two_stages
 from meanfield.schemes import Scheme, StepGrid
 from meanfield.velocities import Velocity
@@ -94,17 +95,14 @@ class FokkerPlanck(DensityOnCells):
         k = self._strength(self.cells.points()).reshape(self.shape)
         for axis in range(k.ndim):
             sides = [self.cells.faces(d)[1:-1] if d == axis else self.cells.centres(d) for d in range(k.ndim)]
-            between = self._strength(np.stack([x.ravel() for x in np.meshgrid(*sides, indexing="ij")]))
+            between = self._strength(tensor_points(sides))
             signs = np.sign(k)
             if (signs == 0.0).any() or (between == 0.0).any() or (np.diff(signs, axis=axis) != 0.0).any():
                 raise ConfigError(words)
 
     def _strength(self, points: Array) -> Array:
         """K at points (D, n)."""
-        raw = np.asarray(self.amplitude(*points) if callable(self.amplitude) else self.amplitude)
-        if raw.shape not in ((), points.shape[1:]):
-            raise ConfigError(f"amplitude returned shape {raw.shape}, expected {points.shape[1:]}")
-        return finite_array("amplitude", np.array(np.broadcast_to(raw, points.shape[1:])))
+        return finite_array("amplitude", np.array(strength_at(self.amplitude, points)))
 
     def _squares(self, points: Array) -> Array:
         return np.asarray(self._strength(points) ** 2)
@@ -125,9 +123,8 @@ class FokkerPlanck(DensityOnCells):
             pieces = self._integral(t, cuts[None, :-1], np.diff(cuts), 0)
             return np.asarray(factor * np.add.reduceat(pieces, np.searchsorted(cuts, centres[:-1])))
         axes = [self.cells.centres(d)[:-1] if d == axis else self.cells.centres(d) for d in range(2)]
-        starts = np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")])
-        shape = tuple(len(x) for x in axes)
-        return np.asarray(factor * self._integral(t, starts, self.cells.spacing[axis], axis).reshape(shape))
+        found = self._integral(t, tensor_points(axes), self.cells.spacing[axis], axis)
+        return np.asarray(factor * found.reshape([len(x) for x in axes]))
 
     def _integral(self, t: float, starts: Array, lengths: Any, axis: int) -> Array:
         """Integral of v_axis/K^2 over stretches along an axis from points (D, n)."""
@@ -145,7 +142,9 @@ class FokkerPlanck(DensityOnCells):
         if known is not None and np.array_equal(known[0], row):
             faces: _Faces = known[1]
             return faces
-        squares = self._squares(self.cells.points()).reshape(self.shape)
+        if "squares" not in self._kept:
+            self._kept["squares"] = self._squares(self.cells.points()).reshape(self.shape)
+        squares: Array = self._kept["squares"]
         outflow, pairs = np.zeros(self.shape), []
         for axis, h in enumerate(self.cells.spacing):
             low, high = (tuple(_side(d == axis, end) for d in range(len(self.shape))) for end in (0, 1))
@@ -184,12 +183,12 @@ class FokkerPlanck(DensityOnCells):
         if self.certain:
             return
         for row, dt in zip(times.tolist(), lengths.tolist(), strict=True):
-            longest = min(self._faces(t).longest for t in row)
-            if dt > longest * (1.0 + 1e-12):
-                raise NumericalError(
-                    f"dt = {dt!r} breaks the CFL condition at t={row[0]!r}: at most {longest:.6g}; give a smaller dt, "
-                    "or knots where the parameters change fast"
-                )
+            self._check_step(dt, row[0], [self._faces(t) for t in row])
+
+    def _check_step(self, dt: float, t: float, stages: list[_Faces]) -> None:
+        longest = min(faces.longest for faces in stages)
+        if dt > longest * (1.0 + 1e-12):
+            self.refuse_step(t, dt, longest)
 
     def rate(self, t: float, y: Array, out: Array) -> None:
         """Fill out with the rate of the density."""
@@ -221,14 +220,13 @@ class FokkerPlanck(DensityOnCells):
         u = y.reshape(-1, y.shape[-1]).copy()
         work = np.empty((2, *u.shape))
         if self.velocity.constant:
-            # The same coefficients for both stages, without a copy.
             both = [np.stack([c, c]) for c in self._faces(0.0).coefficients]
             two_stages(both[0], both[1], both[2], both[3], lengths, u, work[0], work[1])
         else:
-            self.check_steps(times, lengths)
-            for (begin, end), dt in zip(times.tolist(), lengths.tolist(), strict=True):
-                pairs = zip(self._faces(begin).coefficients, self._faces(end).coefficients, strict=True)
-                both = [np.stack(pair) for pair in pairs]
+            for row, dt in zip(times.tolist(), lengths.tolist(), strict=True):
+                stages = [self._faces(t) for t in row]
+                self._check_step(dt, row[0], stages)
+                both = [np.stack(pair) for pair in zip(*(s.coefficients for s in stages), strict=True)]
                 two_stages(both[0], both[1], both[2], both[3], np.array([dt]), u, work[0], work[1])
         out[...] = u.reshape(y.shape)
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from meanfield._checks import check_memory, checked_seed, finite_float, positive_int
 from meanfield._random import fill_normal
 from meanfield.controls import Controls
-from meanfield.errors import ConfigError
 from meanfield.fields import Field
+from meanfield.formulas import strength_at
 from meanfield.parallel import for_blocks
 from meanfield.schemes import Scheme, StepGrid
 from meanfield.storage.layout import Axis
@@ -96,10 +96,7 @@ class ResidualNetwork:
         """Fill out with nu K(x_j) xi_j, xi standard normal keyed by (seed, step, sample)."""
         seed, number = np.uint64(self.seed), np.uint64(step)
         for_blocks(lambda i, j: fill_normal(seed, number, i, out[:, i:j]), self.n_samples, _BLOCK)
-        strength = np.asarray(self.amplitude(*y) if callable(self.amplitude) else self.amplitude)
-        if strength.shape not in ((), out.shape[1:]):
-            raise ConfigError(f"amplitude returned shape {strength.shape}, expected {out.shape[1:]}")
-        out *= self.nu * strength
+        out *= self.nu * strength_at(self.amplitude, y)
 
     def fused(self, scheme: Scheme) -> bool:  # noqa: ARG002 (every scheme has the compiled path)
         """Whether `advance` has a compiled path for the scheme: always, but with noise never."""
