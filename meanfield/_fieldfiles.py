@@ -21,7 +21,14 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from meanfield._checks import Array, available_bytes, finite_array
-from meanfield.errors import ConfigError, CorruptFileError, FileFormatError, ResourceError, UnsafeFileError
+from meanfield.errors import (
+    ConfigError,
+    CorruptFileError,
+    FileFormatError,
+    MeanfieldError,
+    ResourceError,
+    UnsafeFileError,
+)
 
 _SMALL = 64 * 2**20
 _INFLATION = 200  # fields compress by tens; what inflates more is no field
@@ -102,7 +109,7 @@ def _as_fields(what: str, raw: Any) -> Array:
     return array
 
 
-def _check_declared(what: str, declared: int, stored: int) -> None:
+def check_declared(what: str, declared: int, stored: int) -> None:
     """Refuse what declares more than memory holds, or far more than it stores."""
     limit = min(available_bytes() // 2, max(_SMALL, _INFLATION * stored))
     if declared > limit:
@@ -128,7 +135,7 @@ def _one_name(file: Path, names: list[str], name: str | None) -> str:
 def _read_csv(file: Path, _name: str | None) -> Array:
     # A number and its separator are at least two bytes, and become eight, twice over while they are stacked.
     size = file.stat().st_size
-    _check_declared(f"{file}", 8 * size, size)
+    check_declared(f"{file}", 8 * size, size)
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -180,7 +187,7 @@ def _is_real(cell: str) -> bool:
 # ---------------------------------------------------------------- NumPy
 
 
-def _npy_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def npy_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     try:
         version = npy_format.read_magic(stream)
         read = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}[version]
@@ -194,7 +201,7 @@ def _npy_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], np.dtype
     return shape, dtype
 
 
-def _read_npy(stream: IO[bytes], what: str) -> Any:
+def read_npy(stream: IO[bytes], what: str) -> Any:
     try:
         array = npy_format.read_array(stream, allow_pickle=False)
         stream.read(1)  # at the end an archive compares checksums
@@ -205,36 +212,56 @@ def _read_npy(stream: IO[bytes], what: str) -> Any:
 
 def _read_npy_file(file: Path, _name: str | None) -> Any:
     with file.open("rb") as stream:
-        shape, dtype = _npy_header(stream, f"{file}")
+        shape, dtype = npy_header(stream, f"{file}")
         stored = file.stat().st_size - stream.tell()
         declared = math.prod(shape) * dtype.itemsize
-        _check_declared(f"{file}", math.prod(shape) * max(dtype.itemsize, 8), stored)
+        check_declared(f"{file}", math.prod(shape) * max(dtype.itemsize, 8), stored)
         if stored < declared:
             raise CorruptFileError(f"{file}: truncated: {shape} of {dtype} needs {declared} bytes, {stored} are there")
         stream.seek(0)
-        return _read_npy(stream, f"{file}")
+        return read_npy(stream, f"{file}")
 
 
-def _read_npz(file: Path, name: str | None) -> Any:
+def read_member(file: Path, archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> Any:
+    """Read one array of an .npz file, weighed before memory is given to it."""
+    what = f"{file}::{name}"
+    with archive.open(info) as stream:
+        shape, dtype = npy_header(stream, what)
+    declared = math.prod(shape) * max(dtype.itemsize, 8)
+    check_declared(what, max(declared, info.file_size), info.compress_size)
+    with archive.open(info) as stream:
+        return read_npy(stream, what)
+
+
+def members_of(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Arrays of an .npz file by name."""
+    return {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+
+
+@contextlib.contextmanager
+def archive_errors(file: Path, *others: type[Exception]) -> Iterator[None]:
+    """Turn what a damaged archive raises, with other exceptions if asked, into errors that name the file."""
+    damage: tuple[type[Exception], ...] = (zipfile.BadZipFile, zlib.error, EOFError, *others)
     try:
-        with zipfile.ZipFile(file) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            chosen = _one_name(file, sorted(members), name)
-            info, what = members[chosen], f"{file}::{chosen}"
-            with archive.open(info) as stream:
-                shape, dtype = _npy_header(stream, what)
-            declared = math.prod(shape) * max(dtype.itemsize, 8)
-            _check_declared(what, max(declared, info.file_size), info.compress_size)
-            with archive.open(info) as stream:
-                return _read_npy(stream, what)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        yield
+    except MeanfieldError:
+        raise
+    except RuntimeError as error:  # encrypted, or packed in an unusual way
+        raise FileFormatError(f"{file}: {error}") from error
+    except damage as error:
         # The directory of an archive is at its end: without it, either was never one or was cut off.
         with file.open("rb") as stream:
             started = stream.read(2) == b"PK"
         kind = CorruptFileError if started else FileFormatError
-        raise kind(f"{file}: {'truncated or damaged' if started else 'not an .npz file'}: {error}") from error
-    except RuntimeError as error:  # encrypted, or packed in an unusual way
-        raise FileFormatError(f"{file}: {error}") from error
+        what = "truncated or damaged" if started else f"not a {file.suffix} file"
+        raise kind(f"{file}: {what}: {error}") from error
+
+
+def _read_npz(file: Path, name: str | None) -> Any:
+    with archive_errors(file), zipfile.ZipFile(file) as archive:
+        members = members_of(archive)
+        chosen = _one_name(file, sorted(members), name)
+        return read_member(file, archive, chosen, members[chosen])
 
 
 # ---------------------------------------------------------------- HDF5
@@ -324,7 +351,7 @@ def _check_dataset(dataset: h5py.Dataset, what: str) -> None:
         raise ConfigError(f"{what}: is empty")
     stored = dataset.id.get_storage_size()
     chunk = math.prod(dataset.chunks or ()) * dtype.itemsize
-    _check_declared(what, max(math.prod(dataset.shape) * max(dtype.itemsize, 8), chunk), stored)
+    check_declared(what, max(math.prod(dataset.shape) * max(dtype.itemsize, 8), chunk), stored)
     if layout == h5py.h5d.CHUNKED and filters:
         # A packed chunk may hold more than its shape says: HDF5 unpacks all of it.
         sizes: list[int] = []

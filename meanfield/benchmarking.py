@@ -87,3 +87,13 @@ def compare(title: str, contestants: Contestants, per: float, unit: str, rounds:
         against = f"{best / m:6.2f} x best peer   gap {gaps[name]:.0e}"
         print(f"   {name:28s} {m / per * scale:10.4g} {time_unit}/{unit} {spread:22s} {against}", flush=True)
     return medians
+
+
+def run_cases(words: str | None, cases: Mapping[str, Callable[[], None]]) -> None:
+    """Run the cases asked for by --cases on the command line, all of them by default; `words` describe the script."""
+    import argparse  # noqa: PLC0415 (only for scripts)
+
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default=",".join(cases), help="comma-separated, of " + ", ".join(cases))
+    for chosen in parser.parse_args().cases.split(","):
+        cases[chosen]()

@@ -1,14 +1,13 @@
-"""Training problems with solutions in closed form: deep limits of linear networks, terminal costs, turnpikes.
+"""Deep limits of linear networks in closed form: biases, weights, and what has no limit.
 
-Scalar states, one datum, loss (x(T) - y)^2 without 1/2. Deep limits, X_{i+1} = X_i + (1/n) f(X_i, theta_i) with the
-penalty alpha (n sum_{i>=1} |theta_i - theta_{i-1}|^2 + tau |theta_0|^2) of n layers:
+Scalar states, one datum, loss (x(T) - y)^2 without 1/2: X_{i+1} = X_i + (1/n) f(X_i, theta_i) with the penalty
+alpha (n sum_{i>=1} |theta_i - theta_{i-1}|^2 + tau |theta_0|^2) of n layers:
 
     biases only, f = b:      solved at every n and in the limit                         `DeepBias`
     weights only, f = K X:   all stationary points of the limit, and the 1/n beside it  `DeepWeight`
 
-Costs of a control over [0, T]: `TerminalAdditive` (x' = w), `TerminalMultiplicative` (x' = w x) and the
-linear-quadratic turnpike `Turnpike`. Source: consequences of the models; the penalty is that of Thorpe and van
-Gennip, "Deep limits of residual neural networks", arXiv 1810.11741.
+Source: consequences of the models; the penalty is that of Thorpe and van Gennip, "Deep limits of residual neural
+networks", arXiv 1810.11741.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Array = NDArray[np.float64]
 _CUSP = 0.5 * math.exp(-3.0)
 
 
-def _check(own: Any, **bounds: float | None) -> None:
+def check_fields(own: Any, **bounds: float | None) -> None:
     """Check the fields of a frozen value: finite, and above their bound where it is one."""
     for name, above in bounds.items():
         object.__setattr__(own, name, finite_float(name, getattr(own, name), above=above))
@@ -66,7 +65,7 @@ class DeepBias:
     tau: float
 
     def __post_init__(self) -> None:
-        _check(self, x=None, y=None, alpha=0.0, tau=0.0)
+        check_fields(self, x=None, y=None, alpha=0.0, tau=0.0)
 
     def stiffness(self, n: int | None = None) -> float:
         """k_n; None is the limit k = (1/tau + 1/3)/alpha."""
@@ -168,7 +167,8 @@ def _point(x: float, y: float, k: float, i: float) -> StationaryPoint:
     return StationaryPoint(i, -i / k, (v - y) ** 2 + i * i / k, 1.0 + k * v * (2.0 * v - y) > 0.0)
 
 
-def _best(points: tuple[StationaryPoint, ...]) -> StationaryPoint:
+def best_of(points: tuple[StationaryPoint, ...]) -> StationaryPoint:
+    """Return the point of least energy."""
     return min(points, key=lambda point: point.energy)
 
 
@@ -206,7 +206,7 @@ class DeepWeight:
     tau: float
 
     def __post_init__(self) -> None:
-        _check(self, x=None, y=None, alpha=0.0, tau=0.0)
+        check_fields(self, x=None, y=None, alpha=0.0, tau=0.0)
         if self.x == 0.0:
             raise ConfigError("x must not be 0: no weight moves it")
 
@@ -221,7 +221,7 @@ class DeepWeight:
 
     def optimum(self) -> StationaryPoint:
         """Global minimum of the limit."""
-        return _best(self.points())
+        return best_of(self.points())
 
     def weights(self, s: Any, point: StationaryPoint | None = None) -> Array:
         """K(s) at depths s in [0, 1] of a stationary point, None: of the global minimum."""
@@ -265,203 +265,6 @@ class DeepWeight:
 
         tie = float(brentq(difference, 1e-6, 1.0 - 1e-6, xtol=1e-15))
         return BistableTargets(first, first + tie * (last - first), last)
-
-
-@dataclass(frozen=True)
-class TerminalAdditive:
-    """x' = w on [0, T], x(0) = x0: minimise (x(T) - y)^2 + lam int w^2; the minimiser is constant in time.
-
-    Euler steps of any number have the same minimum.
-
-    Parameters
-    ----------
-    x0, y
-        Start and target.
-    lam, length
-        Penalty and T, > 0.
-
-    Raises
-    ------
-    ConfigError
-        For values out of range.
-    """
-
-    x0: float
-    y: float
-    lam: float
-    length: float
-
-    def __post_init__(self) -> None:
-        _check(self, x0=None, y=None, lam=0.0, length=0.0)
-
-    @property
-    def control(self) -> float:
-        """w = (y - x0)/(T + lam)."""
-        return (self.y - self.x0) / (self.length + self.lam)
-
-    @property
-    def error(self) -> float:
-        """(x(T) - y)^2 = (y - x0)^2 lam^2/(T + lam)^2."""
-        return (self.lam * self.control) ** 2
-
-    @property
-    def cost(self) -> float:
-        """Minimum, lam (y - x0)^2/(T + lam)."""
-        return self.lam * (self.y - self.x0) * self.control
-
-
-@dataclass(frozen=True)
-class TerminalMultiplicative:
-    """x' = w x on [0, T], x(0) = x0: minimise (x(T) - y)^2 + lam int w^2; stationary w are constant, w = I/T.
-
-    Only lam/T matters: (x0 e^I - y)^2 + I^2/k with k = T/lam.
-
-    Parameters
-    ----------
-    x0, y
-        Start, not 0, and target.
-    lam, length
-        Penalty and T, > 0.
-
-    Raises
-    ------
-    ConfigError
-        For values out of range.
-    """
-
-    x0: float
-    y: float
-    lam: float
-    length: float
-
-    def __post_init__(self) -> None:
-        _check(self, x0=None, y=None, lam=0.0, length=0.0)
-        if self.x0 == 0.0:
-            raise ConfigError("x0 must not be 0: no control moves it")
-
-    def points(self) -> tuple[StationaryPoint, ...]:
-        """All stationary points, by increasing I = w T."""
-        return stationary_points(self.x0, self.y, self.length / self.lam)
-
-    def optimum(self) -> StationaryPoint:
-        """Global minimum."""
-        return _best(self.points())
-
-    def error(self, point: StationaryPoint | None = None) -> float:
-        """(x(T) - y)^2 at a stationary point, None: at the global minimum."""
-        at = point or self.optimum()
-        # x(T) - y = g/x(T): no difference of near numbers.
-        return (at.g * math.exp(-at.integral) / self.x0) ** 2
-
-    def depth_constant(self, point: StationaryPoint | None = None) -> float:
-        """Limit of n (J_n - J) for n Euler steps, x_n = x0 (1 + I/n)^n: -g I^2 = lam I^3/T."""
-        at = point or self.optimum()
-        return -at.g * at.integral**2
-
-    @property
-    def long_time_error(self) -> float:
-        """Limit of T^2 (x(T) - y)^2, lam^2 ln^2(y/x0)/y^2, for y/x0 > 0."""
-        return (self.lam * self._logarithm() / self.y) ** 2
-
-    @property
-    def long_time_cost(self) -> float:
-        """Limit of T times the minimum, lam ln^2(y/x0), for y/x0 > 0."""
-        return self.lam * self._logarithm() ** 2
-
-    def _logarithm(self) -> float:
-        if not self.x0 * self.y > 0.0:
-            raise ConfigError(f"the target cannot be reached: y/x0 must be > 0, got y = {self.y}, x0 = {self.x0}")
-        return math.log(self.y / self.x0)
-
-
-@dataclass(frozen=True)
-class Turnpike:
-    """x' = u on [0, T]: minimise int (x - y)^2 + lam u^2 dt + beta (x(T) - y)^2.
-
-    With mu = 1/sqrt(lam) and b = beta/sqrt(lam), e = x - y is
-    e(t) = e0 [cosh mu (T - t) + b sinh mu (T - t)] / [cosh mu T + b sinh mu T].
-
-    Parameters
-    ----------
-    x0, y
-        Start and target.
-    lam, length
-        Penalty and T, > 0.
-    beta
-        Weight of the end, >= 0.
-
-    Raises
-    ------
-    ConfigError
-        For values out of range.
-    """
-
-    x0: float
-    y: float
-    lam: float
-    length: float
-    beta: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check(self, x0=None, y=None, lam=0.0, length=0.0)
-        object.__setattr__(self, "beta", finite_float("beta", self.beta, least=0.0))
-
-    @property
-    def rate(self) -> float:
-        """mu = 1/sqrt(lam), at which x - y and u decay; their squares decay at 2 mu."""
-        return 1.0 / math.sqrt(self.lam)
-
-    def discrete_rate(self, step: float) -> float:
-        """mu_h = (2/h) arcsinh(h/(2 sqrt(lam))), the rate of Euler steps of length h."""
-        h = finite_float("step", step, above=0.0)
-        return 2.0 / h * math.asinh(0.5 * h * self.rate)
-
-    def _branches(self, t: Any) -> tuple[Array, Array]:
-        """Falling and rising part of e; their exponents are <= 0."""
-        depths = finite_array("t", t)
-        mu, b = self.rate, self.beta * self.rate
-        scale = (self.x0 - self.y) / ((1.0 + b) + (1.0 - b) * math.exp(-2.0 * mu * self.length))
-        falling = scale * (1.0 + b) * np.exp(-mu * depths)
-        return falling, np.asarray(scale * (1.0 - b) * np.exp(mu * (depths - 2.0 * self.length)))
-
-    def error(self, t: Any) -> Array:
-        """x(t) - y at times t in [0, T]."""
-        falling, rising = self._branches(t)
-        return np.asarray(falling + rising)
-
-    def control(self, t: Any) -> Array:
-        """u(t) at times t in [0, T]."""
-        falling, rising = self._branches(t)
-        return np.asarray(self.rate * (rising - falling))
-
-    @property
-    def cost(self) -> float:
-        """Minimum, -lam e0 u(0)."""
-        return -self.lam * (self.x0 - self.y) * float(self.control(0.0))
-
-    def discrete_error(self, n: int) -> Array:
-        """x_k - y, k = 0 .. n, of the minimum over n Euler steps of h sum_{k<n} (e_k^2 + lam u_k^2) + beta e_n^2.
-
-        e_k = A r^k + B r^{n-k} with r = e^{-mu_h h}, e_0 given and lam (e_n - e_{n-1})/h + beta e_n = 0.
-        """
-        h = self.length / positive_int("n", n)
-        r = math.exp(-self.discrete_rate(h) * h)
-        stiff = self.lam / h
-        ratio = (stiff - r * (stiff + self.beta)) / (stiff + self.beta - r * stiff)
-        falling = (self.x0 - self.y) / (1.0 + ratio * r ** (2 * n - 1))
-        k = np.arange(n + 1)
-        return np.asarray(falling * (r**k + ratio * r ** (2 * n - 1 - k)))
-
-    def discrete_cost(self, n: int) -> float:
-        """Minimum over n Euler steps, e_0 (h e_0 - lam u_0)."""
-        e = self.discrete_error(n)
-        h = self.length / n
-        return float(e[0] * (h * e[0] - self.lam * (e[1] - e[0]) / h))
-
-    @property
-    def depth_constant(self) -> float:
-        """Limit of n (J_n - J), T (e0^2 - e(T)^2)/2: what the left sum of e^2 adds to its integral."""
-        return 0.5 * self.length * ((self.x0 - self.y) ** 2 - float(self.error(self.length)) ** 2)
 
 
 def alternating_output(x: float, c: float, n: int | None = None) -> float:

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from meanfield._checks import check_memory, finite_array, one_of
 from meanfield.activations import activation
 from meanfield.errors import ConfigError, CorruptFileError, FileFormatError, OutputError
-from meanfield.integration import step_grid
 from meanfield.models.spacetime import SpaceTimeNetwork
 from meanfield.models.variable import VariableWidthNetwork
+from meanfield.planning import step_grid
 from meanfield.schemes import EULER
 from meanfield.storage.durable import put, read_bytes
 from meanfield.storage.reader import MissingExtraError

@@ -74,19 +74,48 @@ def loss_of(value: Any) -> Loss:
     return value
 
 
-_NO_CLASSES = "predict needs a loss of classes (Logistic or CrossEntropy), got {} for {}"
+@dataclass(frozen=True, eq=False, init=False)
+class _Distance:
+    """What losses of outputs against targets y (C, n) have in common."""
 
+    y: Array
 
-def _targets(y: Any) -> Array:
-    """Return targets (n,) or (C, n) as (C, n)."""
-    values = finite_array("y", y)
-    if values.ndim not in (1, 2) or not values.size:
-        raise ConfigError(f"y has shape {values.shape}, expected (n,) or (C, n) with at least one target")
-    return np.atleast_2d(values)
+    def __init__(self, y: Any) -> None:
+        values = finite_array("y", y)
+        if values.ndim not in (1, 2) or not values.size:
+            raise ConfigError(f"y has shape {values.shape}, expected (n,) or (C, n) with at least one target")
+        object.__setattr__(self, "y", np.atleast_2d(values))
+
+    @property
+    def n_outputs(self) -> int:
+        """C."""
+        return int(self.y.shape[0])
+
+    @property
+    def n_samples(self) -> int:
+        """n."""
+        return int(self.y.shape[1])
+
+    @property
+    def labels(self) -> None:
+        """None: the targets are no classes."""
+        return
+
+    def predict(self, f: Array) -> Labels:
+        """Refuse: there are no classes.
+
+        Raises
+        ------
+        ConfigError
+            Always.
+        """
+        raise ConfigError(
+            f"predict needs a loss of classes (Logistic or CrossEntropy), got {type(self).__name__} for {f.shape}"
+        )
 
 
 @dataclass(frozen=True, eq=False, init=False)
-class Squared:
+class Squared(_Distance):
     """l = sum_k |f_k - y_k|^2 / (2 n).
 
     Parameters
@@ -100,30 +129,10 @@ class Squared:
         For targets that are not finite or none at all.
     """
 
-    y: Array
-
-    def __init__(self, y: Any) -> None:
-        object.__setattr__(self, "y", _targets(y))
-
-    @property
-    def n_outputs(self) -> int:
-        """C."""
-        return int(self.y.shape[0])
-
-    @property
-    def n_samples(self) -> int:
-        """n."""
-        return int(self.y.shape[1])
-
     @property
     def curvature(self) -> float:
         """1 / n."""
         return 1.0 / self.n_samples
-
-    @property
-    def labels(self) -> None:
-        """None: the targets are no classes."""
-        return
 
     def value(self, f: Array) -> float:
         """l(f) of outputs (C, n)."""
@@ -136,23 +145,13 @@ class Squared:
         rest *= 1.0 / self.n_samples
         return rest
 
-    def predict(self, f: Array) -> Labels:
-        """Refuse: there are no classes.
-
-        Raises
-        ------
-        ConfigError
-            Always.
-        """
-        raise ConfigError(_NO_CLASSES.format("Squared", f.shape))
-
     def describe(self) -> dict[str, Any]:
         """What determines the loss, for digests of runs."""
         return {"loss": "Squared", "y": self.y}
 
 
 @dataclass(frozen=True, eq=False, init=False)
-class LpDistance:
+class LpDistance(_Distance):
     """l = sum_k sum_c |f_ck - y_ck|^p / (p n), the p-th power of the lp norm; p = 2 is `Squared`.
 
     Parameters
@@ -168,32 +167,16 @@ class LpDistance:
         For targets that are not finite or none at all, or p <= 1.
     """
 
-    y: Array
     p: float
 
     def __init__(self, y: Any, p: float = 2.0) -> None:
-        object.__setattr__(self, "y", _targets(y))
+        super().__init__(y)
         object.__setattr__(self, "p", finite_float("p", p, above=1.0))
-
-    @property
-    def n_outputs(self) -> int:
-        """C."""
-        return int(self.y.shape[0])
-
-    @property
-    def n_samples(self) -> int:
-        """n."""
-        return int(self.y.shape[1])
 
     @property
     def curvature(self) -> float:
         """1 / n for p = 2, infinite otherwise: |r|^{p - 2} is unbounded at 0 for p < 2, at infinity for p > 2."""
         return 1.0 / self.n_samples if self.p == 2.0 else float("inf")
-
-    @property
-    def labels(self) -> None:
-        """None: the targets are no classes."""
-        return
 
     def value(self, f: Array) -> float:
         """l(f) of outputs (C, n)."""
@@ -205,16 +188,6 @@ class LpDistance:
         with np.errstate(over="ignore", invalid="ignore"):
             rest = f - self.y
             return np.asarray(np.copysign(np.abs(rest) ** (self.p - 1.0), rest) / self.n_samples)
-
-    def predict(self, f: Array) -> Labels:
-        """Refuse: there are no classes.
-
-        Raises
-        ------
-        ConfigError
-            Always.
-        """
-        raise ConfigError(_NO_CLASSES.format("LpDistance", f.shape))
 
     def describe(self) -> dict[str, Any]:
         """What determines the loss, for digests of runs."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+from helpers.complex_steps import STEP, complex_cost, complex_part, gradient_of, moved, values
 from scipy.special import erf
 
 from meanfield.controls import Controls
 from meanfield.diagnostics.rates import fit_rate
 from meanfield.errors import ConfigError
-from meanfield.integration import step_grid
 from meanfield.learning.adjoint import adjoint
 from meanfield.models.residual import ResidualNetwork
 from meanfield.parallel import get_threads, set_threads
-from meanfield.schemes import scheme
+from meanfield.planning import step_grid
 from meanfield.velocities import Velocity
 
 RNG = np.random.default_rng(14)
@@ -45,30 +47,11 @@ def example(form: str, d: int, sigma: str) -> Velocity:
     return getattr(Velocity, form)(sigma, w, b)
 
 
-def values(velocity: Velocity) -> dict[str, np.ndarray]:
-    return {k: p.values if isinstance(p, Controls) else p for k, p in velocity.parameters.items()}
-
-
-def moved(velocity: Velocity, direction: dict[str, np.ndarray], e: float) -> Velocity:
-    changed = {}
-    for name, part in velocity.parameters.items():
-        if isinstance(part, Controls):
-            changed[name] = Controls(part.knots, part.values + e * direction[name], part.interpolation)
-        else:
-            changed[name] = part + e * direction[name]
-    return velocity.with_parameters(**changed)
-
-
-def complex_objective(velocity, direction, y0, dy, name, n_steps, e=1e-30):
+def complex_objective(velocity, direction, y0, dy, name, n_steps):
     """Objective along theta + i e direction, y0 + i e dy, by steps written out."""
-    tableau, model = scheme(name), ResidualNetwork(velocity, y0.shape[1])
+    model = ResidualNetwork(velocity, y0.shape[1])
     grid, sigma = step_grid(model, (0.0, 1.0), n_steps=n_steps), COMPLEX[velocity.activation.name]
-
-    def part(key: str, t: float) -> np.ndarray:
-        p = velocity.parameters[key]
-        if isinstance(p, Controls):
-            return p.at(t) + 1j * e * Controls(p.knots, direction[key], p.interpolation).at(t)
-        return p + 1j * e * direction[key]
+    part = partial(complex_part, velocity, direction)
 
     def v(t: float, y: np.ndarray) -> np.ndarray:
         w, b = part("w", t), part("b", t)[:, None]
@@ -77,28 +60,11 @@ def complex_objective(velocity, direction, y0, dy, name, n_steps, e=1e-30):
         inner = sigma(w @ y + b)
         return inner if velocity.form == "outside" else part("v", t) @ inner + part("c", t)[:, None]
 
-    y, cost = y0 + 1j * e * dy, 0.0
-    for times, dt in zip(*grid.steps(tableau, 0, grid.n_steps), strict=True):
-        stages: list[np.ndarray] = []
-        for i, t in enumerate(times):
-            z = y + dt * sum((tableau.a[i, j] * k for j, k in enumerate(stages)), np.zeros_like(y))
-            cost += dt * tableau.b[i] * (1 + t) * np.sum(z**2)
-            stages.append(v(t, z))
-        y = y + dt * sum(b * k for b, k in zip(tableau.b, stages, strict=True))
-    return cost + np.sum(y**4) / 4
+    return complex_cost(v, grid, name, y0 + 1j * STEP * dy)
 
 
 def objective(velocity, y0, name, n_steps, **options):
-    return adjoint(
-        ResidualNetwork(velocity, y0.shape[1]),
-        y0,
-        (0.0, 1.0),
-        terminal=lambda y: (float(np.sum(y**4) / 4), y**3),
-        running=lambda t, y: ((1 + t) * float(np.sum(y**2)), 2 * (1 + t) * y),
-        scheme=name,
-        n_steps=n_steps,
-        **options,
-    )
+    return gradient_of(ResidualNetwork(velocity, y0.shape[1]), y0, name, n_steps, **options)
 
 
 @pytest.mark.parametrize("form", ["outside", "inside", "two_layer"])
@@ -113,7 +79,7 @@ def test_gradient_equals_the_complex_step_derivative_to_round_off(form, name, si
         slope = np.sum(found.state * dy) + sum(np.sum(g * direction[k]) for k, g in found.parameters.items())
         expected = complex_objective(velocity, direction, y0, dy, name, 20)
         assert abs(found.value / expected.real - 1) < 1e-12
-        assert abs(slope - expected.imag / 1e-30) < 1e-12 * sum(
+        assert abs(slope - expected.imag / STEP) < 1e-12 * sum(
             np.abs(g * direction[k]).sum() for k, g in found.parameters.items()
         )
 

@@ -10,16 +10,8 @@ from scipy.optimize import minimize
 
 from meanfield.diagnostics.rates import fit_rate
 from meanfield.errors import ConfigError
-from meanfield.exact_learning import (
-    DeepBias,
-    DeepWeight,
-    TerminalAdditive,
-    TerminalMultiplicative,
-    Turnpike,
-    alternating_output,
-    penalty_modes,
-    stationary_points,
-)
+from meanfield.exact_control import TerminalAdditive, TerminalMultiplicative, Turnpike
+from meanfield.exact_learning import DeepBias, DeepWeight, alternating_output, penalty_modes, stationary_points
 from meanfield.regularizers import DepthH1
 
 SIZES = np.array([8, 16, 32, 64, 128, 256, 512])

@@ -28,10 +28,8 @@ LAYERS = (
     ("L2 files", "storage.seal storage.writer storage.reader storage.run"),
     ("L2 cells", "cells densities weights"),
     ("L3 equations", "models.* constructions.*"),
-    (
-        "L4 evolution",
-        "solution probes steppers recorder integration exact exact_laws exact_learning export diagnostics.*",
-    ),
+    ("L4 evolution", "solution probes steppers recorder planning integration"),
+    ("L4 beside it", "exact exact_laws exact_learning exact_control export diagnostics.*"),
     (
         "L5 learning",
         "learning.adjoint learning.training learning.gradient_flow learning.quasi_newton learning.pontryagin",

@@ -10,7 +10,7 @@ import pytest
 from meanfield.controls import Controls
 from meanfield.diagnostics.rates import fit_rate
 from meanfield.errors import ConfigError
-from meanfield.exact_learning import TerminalAdditive
+from meanfield.exact_control import TerminalAdditive
 from meanfield.learning.pontryagin import LayerHamiltonian, layers_of, pmp_residual
 from meanfield.learning.quasi_newton import minimise
 from meanfield.learning.successive_approximations import successive_approximations

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+from helpers.complex_steps import STEP, complex_cost, complex_part, gradient_of, moved, values
 
 from meanfield.controls import Controls
 from meanfield.diagnostics.rates import fit_rate
 from meanfield.errors import ConfigError
 from meanfield.grids import Grid
-from meanfield.integration import integrate, step_grid
+from meanfield.integration import integrate
 from meanfield.learning.adjoint import adjoint
 from meanfield.models.moving import MovingGridNetwork
 from meanfield.models.spacetime import SpaceTimeNetwork
@@ -19,7 +22,7 @@ from meanfield.operators.dense import Dense
 from meanfield.operators.masked import Masked
 from meanfield.operators.path import OperatorPath
 from meanfield.operators.separable import Separable
-from meanfield.schemes import scheme
+from meanfield.planning import step_grid
 
 RNG = np.random.default_rng(41)
 KNOTS = [0.0, 0.3, 0.45, 1.0]
@@ -65,22 +68,8 @@ def example(kind: str, placement: str, sigma: str = "tanh", bias: str = "linear"
     )
 
 
-def values(model) -> dict[str, np.ndarray]:
-    return {k: p.values if isinstance(p, Controls) else p for k, p in model.parameters.items()}
-
-
 def random_direction(model) -> dict[str, np.ndarray]:
     return {k: np.asarray(RNG.standard_normal(np.shape(v))) for k, v in values(model).items()}
-
-
-def moved(model, direction, e):
-    changed = {}
-    for name, part in model.parameters.items():
-        if isinstance(part, Controls):
-            changed[name] = Controls(part.knots, part.values + e * direction[name], part.interpolation)
-        else:
-            changed[name] = part + e * direction[name]
-    return model.with_parameters(**changed)
 
 
 def matrix(model, t, a, e, direction):
@@ -99,50 +88,23 @@ def matrix(model, t, a, e, direction):
     return a * (kernel * op.grid.weights + op.local * np.eye(N))
 
 
-def complex_objective(model, direction, y0, dy, name, n_steps, e=1e-30):
+def complex_objective(model, direction, y0, dy, name, n_steps):
     """Objective along theta + i e direction, y0 + i e dy, by dense steps written out."""
-    tableau, grid = scheme(name), step_grid(model, (0.0, 1.0), n_steps=n_steps)
-    sigma = COMPLEX[model.activation.name]
-
-    def part(key: str, t: float):
-        p = model.parameters[key]
-        if isinstance(p, Controls):
-            return p.at(t) + 1j * e * Controls(p.knots, direction[key], p.interpolation).at(t)
-        return p + 1j * e * direction[key]
+    grid, sigma = step_grid(model, (0.0, 1.0), n_steps=n_steps), COMPLEX[model.activation.name]
+    part = partial(complex_part, model, direction)
 
     def rate(t, z):
-        layer, b = matrix(model, t, part("amplitude", t), e, direction), part("bias", t)
+        layer, b = matrix(model, t, part("amplitude", t), STEP, direction), part("bias", t)
         outside = model.placement == "outside"
         return (sigma(z @ layer.T + b) if outside else sigma(z) @ layer.T + b) - model.leak * z
 
-    y, cost = y0 + 1j * e * dy, 0.0
-    for times, dt in zip(*grid.steps(tableau, 0, grid.n_steps), strict=True):
-        stages: list[np.ndarray] = []
-        for i, t in enumerate(times):
-            z = y + dt * sum((tableau.a[i, j] * k for j, k in enumerate(stages)), np.zeros_like(y))
-            cost += dt * tableau.b[i] * (1 + t) * np.sum(z**2)
-            stages.append(rate(t, z))
-        y = y + dt * sum(b * k for b, k in zip(tableau.b, stages, strict=True))
-    return cost + np.sum(y**4) / 4
-
-
-def objective(model, y0, name, n_steps, **options):
-    return adjoint(
-        model,
-        y0,
-        (0.0, 1.0),
-        terminal=lambda y: (float(np.sum(y**4) / 4), y**3),
-        running=lambda t, y: ((1 + t) * float(np.sum(y**2)), 2 * (1 + t) * y),
-        scheme=name,
-        n_steps=n_steps,
-        **options,
-    )
+    return complex_cost(rate, grid, name, y0 + 1j * STEP * dy)
 
 
 def check_against_complex_steps(model, name, n_steps=20):
     """Every parameter on its own, and the initial state: all to 1e-12 of the size of the gradient."""
     y0, none = RNG.standard_normal(model.shape), {k: np.zeros(np.shape(v)) for k, v in values(model).items()}
-    found = objective(model, y0, name, n_steps)
+    found = gradient_of(model, y0, name, n_steps)
     assert set(found.parameters) == set(model.parameters)
     for key, along in (random_direction(model) | {"y0": RNG.standard_normal(y0.shape)}).items():
         gradient = found.state if key == "y0" else found.parameters[key]
@@ -153,7 +115,7 @@ def check_against_complex_steps(model, name, n_steps=20):
         assert gradient.shape == along.shape
         assert np.abs(gradient).min() > 0
         slope, size = np.sum(gradient * along), np.linalg.norm(gradient) * np.linalg.norm(along)
-        assert abs(slope - expected.imag / 1e-30) < 1e-12 * size, key
+        assert abs(slope - expected.imag / STEP) < 1e-12 * size, key
 
 
 @pytest.mark.parametrize("placement", ["outside", "inside"])
@@ -178,10 +140,10 @@ def test_taylor_remainder_has_slope_two_over_ten_halvings(kind, placement):
     y0, direction = RNG.standard_normal(model.shape), random_direction(model)
     if kind == "convolution":
         assert set(direction) == {"bias", "amplitude"}
-    base = objective(model, y0, "rk4", 20)
+    base = gradient_of(model, y0, "rk4", 20)
     slope = sum(np.sum(g * direction[k]) for k, g in base.parameters.items())
     steps = 0.004 * 2.0 ** -np.arange(11)
-    rest = [abs(objective(moved(model, direction, e), y0, "rk4", 20).value - base.value - e * slope) for e in steps]
+    rest = [abs(gradient_of(moved(model, direction, e), y0, "rk4", 20).value - base.value - e * slope) for e in steps]
     assert abs(fit_rate(steps, rest).slope - 2.0) < 0.05
 
 
@@ -208,11 +170,11 @@ def test_checkpoints_change_nothing(kind, name):
     for bias in ("field", "linear"):
         model = example(kind, "outside", bias=bias)
         y0 = RNG.standard_normal(model.shape)
-        whole = objective(model, y0, name, 40)
+        whole = gradient_of(model, y0, name, 40)
         run = integrate(model, y0, (0.0, 1.0), scheme=name, n_steps=40)
         np.testing.assert_allclose(whole.final, run.y[-1], rtol=1e-12, atol=1e-13)
         for k in (2, 7, 40):
-            part = objective(model, y0, name, 40, checkpoints=k)
+            part = gradient_of(model, y0, name, 40, checkpoints=k)
             assert part.value == pytest.approx(whole.value, rel=1e-13)
             np.testing.assert_allclose(part.state, whole.state, rtol=1e-11, atol=1e-12)
             for key, g in whole.parameters.items():
@@ -263,7 +225,7 @@ def test_operators_of_every_exact_kind_give_the_gradients_of_their_dense_matrix(
     for operator in (masked, Sum([first, masked], [0.5, -2.0]), Product(first, second)):
         kernel = Dense(grid, operator.kernel_matrix(), operator.local)
         found, expected = (
-            objective(SpaceTimeNetwork(w, "tanh", bias, placement=placement, amplitude=amplitude, n_samples=4), y0,
+            gradient_of(SpaceTimeNetwork(w, "tanh", bias, placement=placement, amplitude=amplitude, n_samples=4), y0,
                       "rk4", 20) for w in (operator, kernel)
         )  # fmt: skip
         np.testing.assert_allclose(found.state, expected.state, rtol=1e-11, atol=1e-12)

@@ -10,12 +10,13 @@ from meanfield.data import moons
 from meanfield.diagnostics.rates import fit_rate
 from meanfield.errors import ConfigError, NumericalError
 from meanfield.exact_learning import DeepBias, DeepWeight
-from meanfield.integration import integrate, step_grid
+from meanfield.integration import integrate
 from meanfield.learning.gradient_flow import GradientFlow
 from meanfield.learning.quasi_newton import minimise
 from meanfield.learning.training import Training
 from meanfield.losses import Logistic, Readout, Squared
 from meanfield.models.residual import ResidualNetwork
+from meanfield.planning import step_grid
 from meanfield.regularizers import DepthH1, DepthL2
 from meanfield.schemes import EULER
 from meanfield.velocities import Velocity

@@ -14,6 +14,7 @@ import pytest
 from meanfield import integrate
 from meanfield.controls import Controls
 from meanfield.diagnostics.rates import fit_rate
+from meanfield.diagnostics.roughness import forward_gap, roughness
 from meanfield.errors import (
     ConfigError,
     CorruptFileError,
@@ -25,7 +26,7 @@ from meanfield.errors import (
 from meanfield.models.residual import ResidualNetwork
 from meanfield.storage.reader import MissingExtraError
 from meanfield.velocities import Velocity
-from meanfield.weights import forward_gap, read_weights, roughness
+from meanfield.weights import read_weights
 
 RNG = np.random.default_rng(21)
 LAYERS, DIM = 11, 3

@@ -11,12 +11,11 @@ step against N.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 
-from meanfield.benchmarking import compare, cpu_seconds, one_core, peer
+from meanfield.benchmarking import compare, cpu_seconds, one_core, peer, run_cases
 
 one_core()
 
@@ -353,7 +352,4 @@ CASES = {
 }
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default=",".join(CASES), help="comma-separated, of " + ", ".join(CASES))
-    for chosen in parser.parse_args().cases.split(","):
-        CASES[chosen]()
+    run_cases(__doc__, CASES)

@@ -10,9 +10,7 @@ check of the CFL condition and the saved end included.
 
 from __future__ import annotations
 
-import argparse
-
-from meanfield.benchmarking import compare, one_core, peer
+from meanfield.benchmarking import compare, one_core, peer, run_cases
 
 one_core()
 
@@ -176,7 +174,4 @@ def plane() -> None:
 CASES = {"line": line, "plane": plane}
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default=",".join(CASES), help="comma-separated, of " + ", ".join(CASES))
-    for chosen in parser.parse_args().cases.split(","):
-        CASES[chosen]()
+    run_cases(__doc__, CASES)

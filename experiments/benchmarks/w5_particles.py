@@ -10,10 +10,9 @@ saved end included.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 
-from meanfield.benchmarking import compare, one_core, peer
+from meanfield.benchmarking import compare, one_core, peer, run_cases
 
 one_core()
 
@@ -194,7 +193,4 @@ def training() -> None:
 CASES = {"independent": independent, "training": training}
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default=",".join(CASES), help="comma-separated, of " + ", ".join(CASES))
-    for chosen in parser.parse_args().cases.split(","):
-        CASES[chosen]()
+    run_cases(__doc__, CASES)

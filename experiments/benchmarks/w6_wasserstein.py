@@ -8,9 +8,7 @@ Peers that are not installed stay away. One thread on one core, CPU seconds, int
 
 from __future__ import annotations
 
-import argparse
-
-from meanfield.benchmarking import compare, one_core, peer
+from meanfield.benchmarking import compare, one_core, peer, run_cases
 
 one_core()
 
@@ -96,7 +94,4 @@ def plane() -> None:
 CASES = {"line": line, "plane": plane}
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default=",".join(CASES), help="comma-separated, of " + ", ".join(CASES))
-    for chosen in parser.parse_args().cases.split(","):
-        CASES[chosen]()
+    run_cases(__doc__, CASES)

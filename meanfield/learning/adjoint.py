@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from meanfield._checks import available_bytes, check_memory, finite_array, positive_int
 from meanfield.errors import ConfigError, NumericalError
-from meanfield.integration import step_grid
 from meanfield.parallel import blas_single_thread, blocks
+from meanfield.planning import step_grid
 from meanfield.schemes import RK4, Scheme, StepGrid
 from meanfield.schemes import scheme as scheme_of
 

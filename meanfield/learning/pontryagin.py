@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from meanfield._checks import finite_float
 from meanfield.controls import Controls
 from meanfield.errors import ConfigError, NumericalError
-from meanfield.integration import step_grid
 from meanfield.learning.training import Training
 from meanfield.models.residual import ResidualNetwork
 from meanfield.parallel import blas_single_thread
+from meanfield.planning import step_grid
 from meanfield.regularizers import DepthL2, Total
 from meanfield.schemes import EULER, StepGrid
 from meanfield.schemes import scheme as scheme_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,22 @@ class Optimum:
     gradient_norms: Array
     status: Status
     message: str
+
+    @classmethod
+    def at(
+        cls,
+        problem: Training,
+        flat: Array,
+        value: float,
+        norm: float,
+        history: list[tuple[float, float]],
+        status: Status,
+        message: str,
+    ) -> Self:
+        """Optimum of a problem at a flat vector with its J and |grad J|, and those of all iterations."""
+        values, norms = (np.array(column) for column in zip(*history, strict=True))
+        model, readout = problem.unpack(flat)
+        return cls(model, readout, flat, value, norm, values, norms, status, message)
 
     def raise_for_status(self) -> Optimum:
         """Return itself if the solver converged, else raise `NumericalError`."""
@@ -117,36 +134,33 @@ def minimise(
         "gtol": goal / max(np.sqrt(begin.size), 1.0),
     }
     found = minimize(objective, begin, jac=True, method="L-BFGS-B", callback=note, options=options)
-    flat = _polished(problem, np.asarray(found.x), goal)
-    value, gradient = problem.objective(flat)
-    norm = float(np.linalg.norm(gradient))
-    values, norms = (np.array(column) for column in zip(*history, strict=True))
-    model, readout = problem.unpack(flat)
+    flat, value, norm = _polished(problem, np.asarray(found.x), goal)
     if norm <= goal:
         status, message = Status.FINISHED, "the gradient is below the tolerance"
     else:
         status = Status.MAX_STEPS if found.nit >= limit else Status.NOT_CONVERGED
         message = "max_iterations reached" if found.nit >= limit else f"L-BFGS stopped: {found.message}"
-    return Optimum(model, readout, flat, value, norm, values, norms, status, message)
+    return Optimum.at(problem, flat, value, norm, history, status, message)
 
 
-def _polished(problem: Training, flat: Array, goal: float) -> Array:
+def _polished(problem: Training, flat: Array, goal: float) -> tuple[Array, float, float]:
     """Newton steps by conjugate gradients on differences of gradients, as long as they bring the gradient down.
+
+    Returns the vector with its J and |grad J|.
 
     L-BFGS looks at J, which no longer changes where the gradient is of the order of the root of the rounding.
     """
-    gradient = problem.objective(flat)[1]
+    value, gradient = problem.objective(flat)
+    size = float(np.linalg.norm(gradient))
     for _ in range(_ROUNDS):
-        size = float(np.linalg.norm(gradient))
         if not goal < size < np.inf:
             break
-        step = _newton_step(problem, flat, gradient)
-        trial = flat + step
-        slope = problem.objective(trial)[1]
+        trial = flat + _newton_step(problem, flat, gradient)
+        found, slope = problem.objective(trial)
         if not np.linalg.norm(slope) < 0.5 * size:
             break
-        flat, gradient = trial, slope
-    return flat
+        flat, value, gradient, size = trial, found, slope, float(np.linalg.norm(slope))
+    return flat, value, size
 
 
 def _newton_step(problem: Training, flat: Array, gradient: Array) -> Array:

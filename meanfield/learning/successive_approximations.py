@@ -88,9 +88,7 @@ def successive_approximations(
         history.append((value, norm))
     if norm <= goal:
         status, message = Status.FINISHED, "the gradient is below the tolerance"
-    values, norms = (np.array(column) for column in zip(*history, strict=True))
-    model, readout = problem.unpack(flat)
-    return Optimum(model, readout, flat, value, norm, values, norms, status, message)
+    return Optimum.at(problem, flat, value, norm, history, status, message)
 
 
 def _at(problem: Training, flat: Array) -> tuple[float, float]:
