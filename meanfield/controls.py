@@ -64,6 +64,45 @@ class Controls:
         at = knots if interpolation == "linear" else 0.5 * (knots[1:] + knots[:-1])
         return cls(knots, np.array([np.asarray(function(t), dtype=np.float64) for t in at]), interpolation)
 
+    @classmethod
+    def layers(cls, limit: Any, knots: Any, values: str = "start") -> Controls:
+        """Layers of a limit: piecewise constant controls that tend to a function of depth as they get finer.
+
+        Parameters
+        ----------
+        limit
+            K: Controls, or a callable of depth that is smooth between the knots.
+        knots
+            Depths between which the layers stand, (n + 1,).
+        values
+            ``"start"``: K(t_i), ``"middle"``: K at the middle of the layer, or ``"mean"``: (1/h_i) int K(t) dt over
+            the layer, exact for Controls and by Gauss rules of order 16 for callables.
+
+        Raises
+        ------
+        ConfigError
+            For other words, or knots that do not increase.
+
+        Notes
+        -----
+        Recovery sequences: for K in H1 and n equal layers of [0, 1] n sum |K_i - K_{i-1}|^2 is at most int |K'|^2 for
+        all three and tends to it. Thorpe and van Gennip, "Deep limits of residual neural networks", arXiv 1810.11741.
+        """
+        one_of("values", values, ("start", "middle", "mean"))
+        knots = finite_array("knots", knots, shape=(None,))
+        function = limit.at if isinstance(limit, Controls) else limit
+        if values == "middle":
+            return cls.sample(function, knots, "constant")
+        if values == "start":
+            return cls(knots, np.array([np.asarray(function(t), dtype=np.float64) for t in knots[:-1]]))
+        inner = limit.breakpoints if isinstance(limit, Controls) else knots
+        cuts = np.unique(np.concatenate([knots, inner[(inner > knots[0]) & (inner < knots[-1])]]))
+        nodes, weights = np.polynomial.legendre.leggauss(8)
+        times = 0.5 * (cuts[1:] + cuts[:-1])[:, None] + 0.5 * np.diff(cuts)[:, None] * nodes
+        table = np.array([[np.asarray(function(t), dtype=np.float64) for t in row] for row in times])
+        means = np.einsum("kj...,j->k...", table, 0.5 * weights)
+        return cls(knots, _means(cuts, means, np.searchsorted(cuts, knots[:-1])))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the parameters at one depth."""
@@ -102,18 +141,22 @@ class Controls:
 
         `gradient` has the shape times.shape + shape.
         """
+        out = np.zeros_like(self.values)
+        self.add_pull_back(times, gradient, out)
+        return out
+
+    def add_pull_back(self, times: Array, gradient: Array, out: Array) -> None:
+        """Add `pull_back` to out, of the shape of the values."""
         flat = np.asarray(times, dtype=np.float64).ravel()
         rows = np.reshape(gradient, (len(flat), *self.shape))
         k = np.clip(np.searchsorted(self.knots, flat, side="right") - 1, 0, len(self.knots) - 2)
-        out = np.zeros_like(self.values)
         if self.interpolation == "constant":
             np.add.at(out, k, rows)
-            return out
+            return
         s = np.clip((flat - self.knots[k]) / (self.knots[k + 1] - self.knots[k]), 0.0, 1.0)
         s = s.reshape(-1, *(1 for _ in self.shape))
         np.add.at(out, k, (1.0 - s) * rows)
         np.add.at(out, k + 1, s * rows)
-        return out
 
     def refine(self, factor: int = 2) -> Controls:
         """Same function of depth on a grid with every interval cut into `factor` equal parts."""
@@ -145,9 +188,7 @@ class Controls:
         knots = self.knots[::factor]
         if self.interpolation == "linear":
             return Controls(knots, self.values[::factor], "linear")
-        length = np.diff(self.knots).reshape((-1,) + (1,) * len(self.shape))
-        mass = np.add.reduceat(self.values * length, np.arange(0, len(self.values), factor))
-        return Controls(knots, mass / np.diff(knots).reshape(length[: len(knots) - 1].shape), "constant")
+        return Controls(knots, _means(self.knots, self.values, np.arange(0, len(self.values), factor)), "constant")
 
     def norm(self) -> float:
         """L2 norm over depth of the Euclidean norm, (int |theta(t)|^2 dt)^(1/2), exact."""
@@ -168,3 +209,9 @@ class Controls:
     def describe(self) -> dict[str, Any]:
         """What determines the controls, for digests of runs."""
         return {"knots": self.knots, "values": self.values, "interpolation": self.interpolation}
+
+
+def _means(knots: Array, values: Array, first: NDArray[np.intp]) -> Array:
+    """Means over groups of pieces between knots, each from one of the pieces `first` up to the next."""
+    lengths = np.diff(knots).reshape(-1, *(1 for _ in values.shape[1:]))
+    return np.asarray(np.add.reduceat(values * lengths, first) / np.add.reduceat(lengths, first))

@@ -29,6 +29,7 @@ from meanfield.schemes import Scheme
 
 Array = NDArray[np.float64]
 Rate = Callable[[float, Array, Array], None]
+Operator = IntegralOperator | OperatorPath
 
 
 def run_stages(rate: Rate, scheme: Scheme, times: Array, lengths: Array, y: Array, stages: Array) -> None:
@@ -78,7 +79,8 @@ def pull_back(
     scales = np.ones(times.shape) if amplitude is None else amplitude.table(times)
     scales = scales.reshape(count, s, 1, -1)
     slopes, biases = np.empty_like(scales), np.empty((count, s, len(q)))
-    kernel: dict[str, Array] = {}
+    trained = kernel_parameters(operator)
+    kernel = {name: np.zeros(_form(part)[1]) for name, part in trained.items()}
     for k in reversed(range(count)):
         for i in reversed(range(s)):
             weight = float(lengths[k] * scheme.b[i])
@@ -91,8 +93,7 @@ def pull_back(
         weighted = f * q, delta * q
         if amplitude is not None and amplitude.shape:
             slopes[k] = _term_slopes(operator, *weighted)
-        for name, part in _pull_kernel(operator, scales[k], *weighted).items():
-            kernel[name] = kernel[name] + part if name in kernel else part
+        _add_kernel(trained, kernel, operator, times[k], scales[k], *weighted)
     np.multiply(lam, q, out=p.reshape(rows))
     found = {"bias": _pull_values(bias, times, biases)}
     if amplitude is not None:
@@ -101,23 +102,51 @@ def pull_back(
 
 
 def _term_slopes(operator: Separable, f: Array, delta: Array) -> Array:
-    """Gradients in the amplitudes of single terms, (s, 1, r); f and delta as for `_pull_kernel`."""
+    """Gradients in the amplitudes of single terms, (s, 1, r); f and delta as for `_add_kernel`."""
     return np.asarray(((delta @ operator.left.T) * (f @ operator.right.T)).sum(axis=1, keepdims=True))
 
 
-def _pull_kernel(operator: IntegralOperator | OperatorPath, scales: Array, f: Array, delta: Array) -> dict[str, Array]:
-    """Gradients of a step in the kernel; scales (s, 1, 1 or r), f and delta (s, n, N) with the weights q in them."""
-    n = f.shape[-1]
-    if isinstance(operator, Separable):
-        right, left = scales * (f @ operator.right.T), scales * (delta @ operator.left.T)
-        rank = len(operator.left)
-        return {
-            "left": right.reshape(-1, rank).T @ delta.reshape(-1, n),
-            "right": left.reshape(-1, rank).T @ f.reshape(-1, n),
-        }
-    if isinstance(operator, Dense) and operator.storage == "float64":
-        return {"weight": (scales * delta).reshape(-1, n).T @ f.reshape(-1, n)}
-    return {}
+def _add_kernel(
+    trained: Mapping[str, Array | Controls],
+    out: Mapping[str, Array],
+    operator: Operator,
+    times: Array,
+    scales: Array,
+    f: Array,
+    delta: Array,
+) -> None:
+    """Add the gradients of a step in the kernel to out; scales (s, 1, 1 or r), f and delta (s, n, N) times q."""
+    if "weight" in trained:
+        _add_products(trained["weight"], out["weight"], times, scales * delta, f)
+    elif "left" in trained:
+        if isinstance(operator, OperatorPath):
+            # The factors of a piecewise linear path do not stand at one depth: every knot has its own product.
+            _add_factors(operator, out, times, scales, f, delta)
+            return
+        assert isinstance(operator, Separable)
+        _add_products(trained["left"], out["left"], times, scales * (f @ operator.right.T), delta)
+        _add_products(trained["right"], out["right"], times, scales * (delta @ operator.left.T), f)
+
+
+def _add_products(part: Array | Controls, out: Array, times: Array, a: Array, b: Array) -> None:
+    """Add sum over samples of a_si b_sj to out, at the depths of the stages where there are depths."""
+    if isinstance(part, Controls):
+        part.add_pull_back(times, a.swapaxes(1, 2) @ b, out)
+    else:
+        out += a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
+
+
+def _add_factors(
+    path: OperatorPath, out: Mapping[str, Array], times: Array, scales: Array, f: Array, delta: Array
+) -> None:
+    """Add the gradients of a step in the factors at the knots of a path of separable kernels."""
+    for i, t in enumerate(times.tolist()):
+        for k, weight in path.shares(t):
+            operator = path.operators[k]
+            assert isinstance(operator, Separable)
+            scaled = weight * scales[i]
+            out["left"][k] += (scaled * (f[i] @ operator.right.T)).T @ delta[i]
+            out["right"][k] += (scaled * (delta[i] @ operator.left.T)).T @ f[i]
 
 
 def _pull_values(part: Array | Controls, times: Array, table: Array) -> Array:
@@ -126,8 +155,17 @@ def _pull_values(part: Array | Controls, times: Array, table: Array) -> Array:
     return part.pull_back(times, columns) if isinstance(part, Controls) else np.asarray(columns.sum(axis=(0, 1)))
 
 
-def kernel_parameters(operator: IntegralOperator | OperatorPath) -> dict[str, Array]:
-    """Parameters of an operator that have a gradient: weight, or left and right, or none."""
+def kernel_parameters(operator: Operator) -> dict[str, Array | Controls]:
+    """Parameters of an operator that have a gradient: weight, or left and right, or none; over depth for a path."""
+    if isinstance(operator, OperatorPath):
+        rows = [kernel_parameters(one) for one in operator.operators]
+        # Kernels of one kind and rank: else they are not values of one parameter.
+        if len({tuple((name, _form(part)) for name, part in row.items()) for row in rows}) > 1:
+            return {}
+        return {
+            name: Controls(operator.knots, np.array([row[name] for row in rows]), operator.interpolation)
+            for name in rows[0]
+        }
     if isinstance(operator, Separable):
         return {"left": operator.left, "right": operator.right}
     if isinstance(operator, Dense) and operator.storage == "float64":
@@ -135,10 +173,16 @@ def kernel_parameters(operator: IntegralOperator | OperatorPath) -> dict[str, Ar
     return {}
 
 
-def with_kernel(operator: IntegralOperator | OperatorPath, changed: Mapping[str, Array]) -> IntegralOperator:
+def with_kernel(operator: Operator, changed: Mapping[str, Array | Controls]) -> Operator:
     """Return the same operator with other parameters of its kernel, one or more of `kernel_parameters`."""
+    if isinstance(operator, OperatorPath):
+        each = [
+            with_kernel(one, {name: part.values[k] for name, part in changed.items() if isinstance(part, Controls)})
+            for k, one in enumerate(operator.operators)
+        ]
+        return OperatorPath(operator.knots, [one for one in each if isinstance(one, IntegralOperator)],
+                            operator.interpolation)  # fmt: skip
     values = kernel_parameters(operator) | dict(changed)
-    assert isinstance(operator, IntegralOperator)
     if isinstance(operator, Separable):
         return Separable(operator.grid, values["left"], values["right"], operator.local)
     return Dense(operator.grid, values["weight"], operator.local)

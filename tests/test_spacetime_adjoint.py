@@ -28,7 +28,8 @@ RNG = np.random.default_rng(41)
 KNOTS = [0.0, 0.3, 0.45, 1.0]
 N, RANK = 9, 3
 COMPLEX = {"tanh": np.tanh, "sine": np.sin, "softplus": lambda z: np.log1p(np.exp(z)), "identity": lambda z: z}
-KINDS = ["dense", "dense_single", "separable", "separable_terms", "one_term", "convolution", "path"]
+KINDS = ["dense", "dense_single", "separable", "separable_terms", "one_term", "convolution", "path", "layers",
+         "separable_path"]  # fmt: skip
 
 
 def random_grid() -> Grid:
@@ -45,6 +46,11 @@ def operator_of(kind: str):
         return OperatorPath(
             [0.0, 0.4, 1.0], [Dense(grid, RNG.standard_normal((N, N)), local=c) for c in (0.1, 0, 0.3)], "linear"
         )
+    if kind == "layers":
+        return OperatorPath([0.0, 0.35, 1.0], [Dense(grid, RNG.standard_normal((N, N))) for _ in range(2)])
+    if kind == "separable_path":
+        terms = [Separable(grid, *RNG.standard_normal((2, RANK, N)), local=c) for c in (0.1, 0, 0.3)]
+        return OperatorPath([0.0, 0.4, 1.0], terms, "linear")
     if kind.startswith("dense"):
         storage = "float32" if kind == "dense_single" else "float64"
         return Dense(grid, RNG.standard_normal((N, N)), local=0.2, storage=storage)
@@ -77,8 +83,18 @@ def matrix(model, t, a, e, direction):
     op = model.operator
     if isinstance(op, OperatorPath):
         k = 0 if t < op.knots[1] else 1
+        along = [{name: part[i] for name, part in direction.items() if name in ("weight", "left", "right")}
+                 for i in range(len(op.operators))]  # fmt: skip
+        if op.interpolation == "constant":
+            return a * layer_matrix(op.operators[k], 1.0, e, along[k])
         s = (t - op.knots[k]) / (op.knots[k + 1] - op.knots[k])
-        return a * ((1 - s) * op.operators[k].dense() + s * op.operators[k + 1].dense())
+        first, last = (layer_matrix(op.operators[i], 1.0, e, along[i]) for i in (k, k + 1))
+        return a * ((1 - s) * first + s * last)
+    return layer_matrix(op, a, e, direction)
+
+
+def layer_matrix(op, a, e, direction):
+    """Layer matrix of one operator."""
     if isinstance(op, Separable):
         left, right = op.left + 1j * e * direction["left"], op.right + 1j * e * direction["right"]
         terms = np.broadcast_to(a, len(left))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from meanfield._checks import finite_float
 from meanfield.controls import Controls
 from meanfield.errors import ConfigError, NumericalError
-from meanfield.learning.training import Training
+from meanfield.learning.training import Network, Training
 from meanfield.models.residual import ResidualNetwork
 from meanfield.parallel import blas_single_thread
 from meanfield.planning import step_grid
@@ -73,18 +73,19 @@ class LayerHamiltonian:
     penalty: Layers
 
     @classmethod
-    def along(cls, problem: Training, model: ResidualNetwork | None = None) -> LayerHamiltonian:
+    def along(cls, problem: Training, model: Network | None = None) -> LayerHamiltonian:
         """Hamiltonians along the trajectory of a network, by default that of the problem.
 
         Raises
         ------
         ConfigError
-            For steps other than Euler's, a trained output map, trained parameters that are not piecewise constant on
-            one grid of layers over the whole span, or regularisers other than `DepthL2`.
+            For a space-time network (see `residual_form`), steps other than Euler's, a trained output map, trained
+            parameters that are not piecewise constant on one grid of layers over the whole span, or regularisers other
+            than `DepthL2`.
         NumericalError
             If the state is no longer finite.
         """
-        model = problem.model if model is None else model
+        model = _residual(problem.model if model is None else model)
         knots = _knots(problem)
         grid = step_grid(model, problem.t_span, n_steps=problem.n_steps)
         times, lengths = grid.steps(EULER, 0, grid.n_steps)
@@ -253,7 +254,13 @@ class PmpResidual:
         return float(np.ptp(self.hamiltonian))
 
 
-def layers_of(problem: Training, model: ResidualNetwork) -> Layers:
+def _residual(model: Network) -> ResidualNetwork:
+    if not isinstance(model, ResidualNetwork):
+        raise ConfigError(f"Hamiltonians are those of a ResidualNetwork, got {type(model).__name__}: see residual_form")
+    return model
+
+
+def layers_of(problem: Training, model: Network) -> Layers:
     """Trained parameters of a network, name -> (K, ...), copies."""
     found = {}
     for name in problem.trained or ():
@@ -262,7 +269,7 @@ def layers_of(problem: Training, model: ResidualNetwork) -> Layers:
     return found
 
 
-def pmp_residual(problem: Training, model: ResidualNetwork | None = None) -> PmpResidual:
+def pmp_residual(problem: Training, model: Network | None = None) -> PmpResidual:
     """Residual of the minimum principle at a network, by default that of the problem.
 
     Parameters

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from meanfield._checks import finite_array, finite_float, positive_int
 from meanfield.errors import NumericalError
-from meanfield.learning.training import Training
+from meanfield.learning.training import Network, Training
 from meanfield.losses import Readout
-from meanfield.models.residual import ResidualNetwork
 from meanfield.solution import Status
 
 Array = NDArray[np.float64]
@@ -42,7 +41,7 @@ class Optimum:
         What the solver said.
     """
 
-    model: ResidualNetwork
+    model: Network
     readout: Readout
     flat: Array
     value: float

@@ -2,9 +2,11 @@
 
     J(theta) = l(P x(T) + c) + beta int_0^T l(P x(t) + c) dt + sum_k R_k(theta_k) + (lam/2)(|P|^2 + |c|^2)
 
-Parameters are handed to solvers as one flat vector whose Euclidean products are those of L2 over depth (a depth
-interval of length h counts as sqrt(h)), or, where there is a penalty of theta' in L2, those of that penalty: steps of
-solvers then do not depend on the number of layers.
+x(t) is the state of a residual network, or of a space-time network with P x = int P(x) z(x) dx over its labels.
+
+Parameters are handed to solvers as one flat vector whose Euclidean products are those of L2 over depth and labels (a
+depth interval of length h counts as sqrt(h), a label as sqrt(q)), or, where there is a penalty of theta' in L2, those
+of that penalty: steps of solvers then depend neither on the number of layers nor on that of neurons.
 """
 
 from __future__ import annotations
@@ -22,23 +24,25 @@ from meanfield.errors import ConfigError
 from meanfield.learning.adjoint import adjoint
 from meanfield.losses import Loss, Readout, loss_of
 from meanfield.models.residual import ResidualNetwork
+from meanfield.models.spacetime import SpaceTimeNetwork
 from meanfield.regularizers import DepthH1, Regularizer, Total, regularizer_of
 from meanfield.schemes import EULER, Scheme
 from meanfield.schemes import scheme as scheme_of
 
 Array = NDArray[np.float64]
+Network = ResidualNetwork | SpaceTimeNetwork
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """Training problem of a residual network.
+    """Training problem of a residual network, or of a space-time network.
 
     Parameters
     ----------
     model
         Network with `Controls` or arrays as parameters.
     x
-        Inputs, (d, n).
+        Inputs, of the model's shape: (d, n), or (n, N) and (N,) of a space-time network.
     loss
         l, of the outputs at these inputs.
     t_span
@@ -48,7 +52,8 @@ class Training:
     scheme
         Name or tableau, Euler by default.
     readout
-        P and c; None is the identity. Trained where it says so.
+        P and c; None is the identity: outputs are the activations. Trained where it says so. For a space-time network
+        P (C, N) holds functions of the labels, and outputs are integrals.
     regularizers
         Name of a parameter -> regulariser of its values over depth (of `Controls` only).
     tracking
@@ -58,7 +63,7 @@ class Training:
     trained
         Names of the parameters to be trained; None is all of them.
     coordinates
-        ``"auto"`` as above, or ``"l2"``: products of L2 over depth for all parameters.
+        ``"auto"`` as above, or ``"l2"``: products of L2 for all parameters.
 
     Raises
     ------
@@ -66,7 +71,7 @@ class Training:
         For names, shapes or values that do not go together.
     """
 
-    model: ResidualNetwork
+    model: Network
     x: Array
     loss: Loss
     t_span: tuple[float, float]
@@ -83,8 +88,9 @@ class Training:
         put = object.__setattr__
         put(self, "x", finite_array("x", self.x, shape=self.model.shape))
         loss = loss_of(self.loss)
-        readout = Readout.identity(self.model.shape[0]) if self.readout is None else self.readout
-        if readout.dim != len(self.x) or readout.n_outputs != loss.n_outputs or loss.n_samples != self.x.shape[1]:
+        dim, n_samples = self.columns(self.x).shape
+        readout = self._identity(dim) if self.readout is None else self.readout
+        if readout.dim != dim or readout.n_outputs != loss.n_outputs or loss.n_samples != n_samples:
             raise ConfigError(
                 f"network of shape {self.x.shape}, readout {readout.p.shape} and a loss of {loss.n_outputs} outputs "
                 f"at {loss.n_samples} samples do not go together"
@@ -107,6 +113,28 @@ class Training:
                 raise ConfigError(f"parameter {name!r} does not depend on depth: a regulariser has nothing to act on")
             regularizer_of(regularizer)
 
+    def _identity(self, dim: int) -> Readout:
+        if isinstance(self.model, SpaceTimeNetwork):
+            return Readout(np.diag(1.0 / self.model.grid.weights))
+        return Readout.identity(dim)
+
+    def columns(self, y: Array) -> Array:
+        """What the readout acts on, (d, n): a state, or that of a space-time network times the weights of labels."""
+        if isinstance(self.model, SpaceTimeNetwork):
+            q = self.model.grid.weights
+            return (y.reshape(-1, len(q)) * q).T
+        return y
+
+    def _pulled(self, g: Array) -> Array:
+        """Gradient in the state from that in its `columns`."""
+        if isinstance(self.model, SpaceTimeNetwork):
+            return np.asarray((g.T * self.model.grid.weights).reshape(self.model.shape))
+        return g
+
+    @property
+    def _readout_scale(self) -> Array:
+        return np.sqrt(self.model.grid.weights) if isinstance(self.model, SpaceTimeNetwork) else np.ones(())
+
     @property
     def _names(self) -> tuple[str, ...]:
         return self.trained or ()
@@ -120,22 +148,25 @@ class Training:
         """Flat vector of the parameters as they are."""
         parts = [self._coordinates(name, self._values(name)) for name in self._names]
         if self._map.trained:
-            parts += [self._map.p, self._map.c]
+            parts += [self._map.p * self._readout_scale, self._map.c]
         return np.concatenate([np.ravel(p) for p in parts]) if parts else np.empty(0)
 
     def _values(self, name: str) -> Array:
         part = self.model.parameters[name]
         return part.values if isinstance(part, Controls) else part
 
+    def _label_scale(self, name: str) -> Array:
+        return np.asarray(np.sqrt(self.model.label_weights(name)))
+
     def _scale(self, name: str) -> Array:
-        """Square root of the depth that a value stands for, (K, 1, ...); 1 where there is no depth."""
-        part = self.model.parameters[name]
+        """Square root of the depth and labels that a value stands for, to broadcast to (K, ...)."""
+        part, scale = self.model.parameters[name], self._label_scale(name)
         if not isinstance(part, Controls):
-            return np.ones(1)
+            return scale
         steps = np.diff(part.knots)
         if part.interpolation == "linear":
             steps = 0.5 * (np.append(steps, 0.0) + np.insert(steps, 0, 0.0))
-        return np.asarray(np.sqrt(steps).reshape(-1, *(1 for _ in part.shape)))
+        return np.asarray(np.sqrt(steps).reshape(-1, *(1 for _ in part.shape)) * scale)
 
     def _gaps(self, name: str) -> Array | None:
         """Square roots of the distances between values, (K - 1, 1, ...), where jumps are penalised; else None."""
@@ -153,13 +184,13 @@ class Training:
         gaps = self._gaps(name)
         if gaps is None:
             return values * self._scale(name)
-        return np.concatenate([values[:1], np.diff(values, axis=0) / gaps])
+        return np.asarray(self._label_scale(name) * np.concatenate([values[:1], np.diff(values, axis=0) / gaps]))
 
     def _from_coordinates(self, name: str, u: Array) -> Array:
         gaps = self._gaps(name)
         if gaps is None:
             return u / self._scale(name)
-        return np.asarray(np.cumsum(np.concatenate([u[:1], u[1:] * gaps]), axis=0))
+        return np.asarray(np.cumsum(np.concatenate([u[:1], u[1:] * gaps]), axis=0) / self._label_scale(name))
 
     def _to_coordinates(self, name: str, gradient: Array) -> Array:
         """Gradient in the coordinates from that in the values: the transpose of `_from_coordinates`."""
@@ -167,9 +198,9 @@ class Training:
         if gaps is None:
             return gradient / self._scale(name)
         sums = np.cumsum(gradient[::-1], axis=0)[::-1]
-        return np.concatenate([sums[:1], sums[1:] * gaps])
+        return np.asarray(np.concatenate([sums[:1], sums[1:] * gaps]) / self._label_scale(name))
 
-    def unpack(self, flat: Array) -> tuple[ResidualNetwork, Readout]:
+    def unpack(self, flat: Array) -> tuple[Network, Readout]:
         """Network and readout of a flat vector."""
         changed: dict[str, Array | Controls] = {}
         place = 0
@@ -181,7 +212,7 @@ class Training:
         readout = self._map
         if readout.trained:
             p = flat[place : place + readout.p.size].reshape(readout.p.shape)
-            readout = replace(readout, p=p, c=flat[place + readout.p.size :])
+            readout = replace(readout, p=p / self._readout_scale, c=flat[place + readout.p.size :])
         return self.model.with_parameters(**changed), readout
 
     def objective(self, flat: Array) -> tuple[float, Array]:
@@ -189,18 +220,17 @@ class Training:
         model, readout = self.unpack(flat)
         outer = [np.zeros_like(readout.p), np.zeros_like(readout.c)]
 
-        def cost(y: Array, weight: float) -> tuple[float, Array]:
-            f = readout.forward(y)
-            gy, gp, gc = readout.vjp(y, self.loss.gradient(f))
-            outer[0] += weight * gp
-            outer[1] += weight * gc
-            return self.loss.value(f), gy
+        def cost(y: Array) -> tuple[float, Array]:
+            x = self.columns(y)
+            f = readout.forward(x)
+            gx, outer[0], outer[1] = readout.vjp(x, self.loss.gradient(f))
+            return self.loss.value(f), self._pulled(gx)
 
         found = adjoint(
             model,
             self.x,
             self.t_span,
-            terminal=lambda y: cost(y, 1.0),
+            terminal=cost,
             scheme=self.scheme,
             n_steps=self.n_steps,
             running=self._tracking_cost(readout) if self.tracking else None,
@@ -214,15 +244,18 @@ class Training:
                 value += self.regularizers[name].value(part.values, part.knots, part.interpolation)
                 gradient = gradient + self.regularizers[name].gradient(part.values, part.knots, part.interpolation)
             parts.append(self._to_coordinates(name, gradient))
-        value += 0.5 * self.readout_penalty * float(np.sum(readout.p**2) + np.sum(readout.c**2))
+        scale = self._readout_scale
+        p = readout.p * scale
+        value += 0.5 * self.readout_penalty * float(np.sum(p**2) + np.sum(readout.c**2))
         if readout.trained:
-            parts += [outer[0] + self.readout_penalty * readout.p, outer[1] + self.readout_penalty * readout.c]
+            parts += [outer[0] / scale + self.readout_penalty * p, outer[1] + self.readout_penalty * readout.c]
         return value, np.concatenate([np.ravel(p) for p in parts]) if parts else np.empty(0)
 
     def _tracking_cost(self, readout: Readout) -> Any:
         def running(_t: float, y: Array) -> tuple[float, Array]:
-            f = readout.forward(y)
-            return self.tracking * self.loss.value(f), self.tracking * (readout.p.T @ self.loss.gradient(f))
+            f = readout.forward(self.columns(y))
+            pulled = self._pulled(readout.p.T @ self.loss.gradient(f))
+            return self.tracking * self.loss.value(f), self.tracking * pulled
 
         return running
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import check_memory, checked_seed, finite_float, positive_int
+from meanfield._checks import check_memory, checked_seed, finite_float, lookup, positive_int
 from meanfield._random import fill_normal
 from meanfield.controls import Controls
 from meanfield.fields import Field
@@ -114,6 +114,11 @@ class ResidualNetwork:
     def with_parameters(self, **changed: Array | Controls) -> ResidualNetwork:
         """Return the same network with other parameters of the same shapes; see `Velocity.with_parameters`."""
         return replace(self, velocity=self.velocity.with_parameters(**changed))
+
+    def label_weights(self, name: str) -> Array:
+        """1: neurons of a layer are numbered, and count alike."""
+        lookup("parameter", name, self.parameters)
+        return np.ones(())
 
     def write_down(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> Array:
         """Fill out as `advance` and return what `pull_back` needs; see `Velocity.write_down`."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meanfield._activate import apply_value
-from meanfield._checks import check_memory, finite_array, finite_float, one_of, positive_int
+from meanfield._checks import check_memory, finite_array, finite_float, lookup, one_of, positive_int
 from meanfield.activations import Activation, activation
 from meanfield.controls import Controls
 from meanfield.errors import ConfigError
@@ -128,7 +128,8 @@ class SpaceTimeNetwork:
         """Parameters that can be trained, as they are stored: bias; amplitude, where there is one; the kernel.
 
         The kernel is ``weight``, the values w(x_i, x_j) of a `Dense` operator in double precision, or ``left`` and
-        ``right`` of a `Separable` one; kernels of other operators and of paths are not trained.
+        ``right`` of a `Separable` one, and `Controls` of those for an `OperatorPath`. Kernels of other operators are
+        not trained.
         """
         found: dict[str, Array | Controls] = {"bias": self.bias}
         if self.amplitude is not None:
@@ -149,6 +150,15 @@ class SpaceTimeNetwork:
         operator = with_kernel(self.operator, kernel) if kernel else self.operator
         fixed: dict[str, Any] = {"placement": self.placement, "leak": self.leak, "n_samples": self.n_samples}
         return SpaceTimeNetwork(operator, self.activation, **given, **fixed)
+
+    def label_weights(self, name: str) -> Array:
+        """Weights of the products of L2 over labels, to broadcast to a parameter at one depth; 1 without labels."""
+        q = self.grid.weights
+        if name == "weight":
+            return np.outer(q, q)
+        part = lookup("parameter", name, self.parameters)
+        shape = part.shape if isinstance(part, Controls) else np.shape(part)
+        return q if name != "amplitude" and shape else np.ones(())
 
     @property
     def autonomous(self) -> bool:

@@ -76,16 +76,21 @@ class OperatorPath:
         """W(t)* p in L2(q), for a field (N,) or fields (n, N)."""
         return self._combine(t, p, out, "apply_adjoint")
 
-    def _combine(self, t: float, z: Array, out: Array | None, method: str) -> Array:
+    def shares(self, t: float) -> list[tuple[int, float]]:
+        """Operators that W(t) is made of, with their weights: one, or two of a piecewise linear path."""
         last = len(self.knots) - 2
         k = min(max(int(np.searchsorted(self.knots, t, side="right")) - 1, 0), last)
-        left: Array = getattr(self.operators[k], method)(z, out)
         if self.interpolation == "constant":
-            return left
+            return [(k, 1.0)]
         s = min(max((t - self.knots[k]) / (self.knots[k + 1] - self.knots[k]), 0.0), 1.0)
-        if s > 0.0:
-            left *= 1.0 - s
-            left += s * getattr(self.operators[k + 1], method)(z)
+        return [(k, 1.0 - s), (k + 1, s)] if s > 0.0 else [(k, 1.0)]
+
+    def _combine(self, t: float, z: Array, out: Array | None, method: str) -> Array:
+        (first, weight), *rest = self.shares(t)
+        left: Array = getattr(self.operators[first], method)(z, out)
+        for k, s in rest:
+            left *= weight
+            left += s * getattr(self.operators[k], method)(z)
         return left
 
     def describe(self) -> dict[str, Any]:
