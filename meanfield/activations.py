@@ -1,4 +1,4 @@
-"""Activation functions: value, derivative and primitive, and the constants theory asks of them.
+"""Activation functions: value, derivatives and primitive, and the constants theory asks of them.
 
 sigma enters the layer, sigma' the linearisation and the adjoint, and Sigma, with
 Sigma' = sigma, the energy. The forms here are NumPy's; `_activate` holds the same
@@ -48,7 +48,7 @@ class Activation:
     nondecreasing: bool
     nonnegative: bool
     at_zero: float
-    _forms: tuple[Function, Function, Function]
+    _forms: tuple[Function, Function, Function, Function]
 
     def value(self, x: Any) -> Array:
         """sigma(x), any shape."""
@@ -61,6 +61,10 @@ class Activation:
     def primitive(self, x: Any) -> Array:
         """Sigma(x), Sigma' = sigma."""
         return self._evaluate(2, x)
+
+    def curvature(self, x: Any) -> Array:
+        """sigma''(x), without the masses at kinks: 0 for ReLU."""
+        return self._evaluate(3, x)
 
     def _evaluate(self, form: int, x: Any) -> Array:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -148,16 +152,44 @@ def _gelu_primitive(x: Array) -> Array:
     return np.asarray(0.5 * (y * y * _cdf(y) - 0.5 * np.copysign(gammainc(1.5, 0.5 * y * y), y)))
 
 
-_TABLE: tuple[tuple[str, float, float, bool, bool, float, tuple[Function, Function, Function]], ...] = (
-    ("identity", 1.0, math.inf, True, False, 0.0, (np.copy, np.ones_like, _half_square)),
-    ("relu", 1.0, math.inf, True, True, 0.0, (_relu, _step, lambda x: _half_square(_relu(x)))),
-    ("leaky_relu", 1.0, math.inf, True, False, 0.0, (_leaky, _leaky_step, lambda x: 0.5 * _leaky(x) * x)),
-    ("tanh", 1.0, 1.0, True, False, 0.0, (np.tanh, _sech_squared, _log_cosh)),
-    ("sigmoid", 0.25, 1.0, True, True, 0.5, (_sigmoid, _sigmoid_slope, _softplus)),
-    ("softplus", 1.0, math.inf, True, True, math.log(2.0), (_softplus, _sigmoid, _softplus_primitive)),
+def _gelu_curvature(x: Array) -> Array:
+    return np.where(np.isinf(x), 0.0, (2 - x * x) * _pdf(x))
+
+
+_TABLE: tuple[tuple[str, float, float, bool, bool, float, tuple[Function, Function, Function, Function]], ...] = (
+    ("identity", 1.0, math.inf, True, False, 0.0, (np.copy, np.ones_like, _half_square, np.zeros_like)),
+    ("relu", 1.0, math.inf, True, True, 0.0, (_relu, _step, lambda x: _half_square(_relu(x)), np.zeros_like)),
+    (
+        "leaky_relu",
+        1.0,
+        math.inf,
+        True,
+        False,
+        0.0,
+        (_leaky, _leaky_step, lambda x: 0.5 * _leaky(x) * x, np.zeros_like),
+    ),
+    (
+        "tanh",
+        1.0,
+        1.0,
+        True,
+        False,
+        0.0,
+        (np.tanh, _sech_squared, _log_cosh, lambda x: -2 * np.tanh(x) * _sech_squared(x)),
+    ),
+    (
+        "sigmoid",
+        0.25,
+        1.0,
+        True,
+        True,
+        0.5,
+        (_sigmoid, _sigmoid_slope, _softplus, lambda x: -np.tanh(0.5 * x) * _sigmoid_slope(x)),
+    ),
+    ("softplus", 1.0, math.inf, True, True, math.log(2.0), (_softplus, _sigmoid, _softplus_primitive, _sigmoid_slope)),
     # sup |gelu'| is attained at sqrt 2: Phi(sqrt 2) + sqrt 2 phi(sqrt 2).
-    ("gelu", 1.1289041451202352, math.inf, False, False, 0.0, (_gelu, _gelu_slope, _gelu_primitive)),
-    ("sine", 1.0, 1.0, False, False, 0.0, (np.sin, np.cos, lambda x: 2 * np.sin(0.5 * x) ** 2)),
+    ("gelu", 1.1289041451202352, math.inf, False, False, 0.0, (_gelu, _gelu_slope, _gelu_primitive, _gelu_curvature)),
+    ("sine", 1.0, 1.0, False, False, 0.0, (np.sin, np.cos, lambda x: 2 * np.sin(0.5 * x) ** 2, lambda x: -np.sin(x))),
 )
 
 ACTIVATIONS = {

@@ -101,6 +101,8 @@ def test_primitive_and_derivative_belong_to_the_value(name):
         12 * h
     )
     np.testing.assert_allclose(sigma.derivative(x), fourth, atol=1e-9)
+    bend = (sigma.derivative(x + h) - sigma.derivative(x - h)) / (2 * h)
+    np.testing.assert_allclose(sigma.curvature(x), bend, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

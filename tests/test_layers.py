@@ -34,7 +34,7 @@ LAYERS = (
         "L5 learning",
         "learning.adjoint learning.training learning.residual_form learning.gradient_flow learning.quasi_newton",
     ),
-    ("L5 learning", "learning.boundary_value learning.multilevel learning.pontryagin"),
+    ("L5 learning", "learning.boundary_value learning.multilevel learning.hamiltonians learning.pontryagin"),
     ("L5 learning", "learning.successive_approximations learning.control_problems learning.hjb"),
     ("L6 harness", "config verdict recording limits sweep plotting progress experiment benchmarking"),
     ("L7 front", "__init__ cli __main__"),

@@ -11,9 +11,10 @@ from meanfield.controls import Controls
 from meanfield.diagnostics.rates import fit_rate
 from meanfield.errors import ConfigError
 from meanfield.exact_control import TerminalAdditive
-from meanfield.learning.pontryagin import LayerHamiltonian, layers_of, pmp_residual
+from meanfield.learning.hamiltonians import LayerHamiltonian, layers_of
+from meanfield.learning.pontryagin import pmp_residual
 from meanfield.learning.quasi_newton import minimise
-from meanfield.learning.successive_approximations import successive_approximations
+from meanfield.learning.successive_approximations import forward_backward_sweep, successive_approximations
 from meanfield.learning.training import Training
 from meanfield.losses import Readout, Squared
 from meanfield.models.residual import ResidualNetwork
@@ -170,7 +171,7 @@ def test_hamiltonian_is_constant_along_an_optimum_to_first_order_in_the_layer():
 def test_successive_approximations_reach_the_closed_form(lam):
     problem, exact = additive(lam)
     # The plain map is w -> -(x(T) - y)/lam: its factor is -T/lam with T = 1.5.
-    plain = successive_approximations(problem, damped=False, tolerance=1e-9, max_iterations=200)
+    plain = successive_approximations(problem, damping="none", tolerance=1e-9, max_iterations=200)
     assert (plain.status is Status.FINISHED) == (lam > 1.5)
     damped = successive_approximations(problem, tolerance=1e-9).raise_for_status()
     quasi = minimise(problem, tolerance=1e-9).raise_for_status()
@@ -182,7 +183,7 @@ def test_successive_approximations_reach_the_closed_form(lam):
 
 def test_factor_of_plain_iterations_is_the_predicted_one():
     problem, exact = additive(2.0)
-    found = successive_approximations(problem, damped=False, max_iterations=12)
+    found = successive_approximations(problem, damping="none", max_iterations=12)
     np.testing.assert_allclose(found.gradient_norms[3:] / found.gradient_norms[2:-1], 1.5 / exact.lam, rtol=1e-6)
 
 
@@ -190,7 +191,7 @@ def test_factor_of_plain_iterations_is_the_predicted_one():
 def test_damping_converges_where_plain_iterations_do_not(form):
     problem = network(form, 6, 6, 0.2)
     quasi = minimise(problem, tolerance=1e-9).raise_for_status()
-    plain = successive_approximations(problem, damped=False, max_iterations=60)
+    plain = successive_approximations(problem, damping="none", max_iterations=60)
     assert plain.status is Status.MAX_STEPS
     if form == "outside":
         np.testing.assert_allclose(plain.values[-3], plain.values[-1], rtol=1e-9)  # a cycle of two
@@ -201,9 +202,56 @@ def test_damping_converges_where_plain_iterations_do_not(form):
     assert pmp_residual(problem, damped.model).stationarity < 1e-5
 
 
+@pytest.mark.parametrize("form", list(SHAPES))
+def test_slopes_in_the_states_and_their_derivatives_are_those_of_the_hamiltonian(form):
+    problem = network(form, 3, 6, 0.1)
+    hamiltonian, theta = LayerHamiltonian.along(problem), layers_of(problem, problem.model)
+    rng, e = np.random.default_rng(0), 1e-5
+    way = rng.standard_normal(hamiltonian.x[:-1].shape)
+    ends = []
+    for s in (e, -e):
+        x = hamiltonian.x.copy()
+        x[:-1] += s * way
+        ends.append(replace(hamiltonian, x=x).values(theta))
+    expected = hamiltonian.mean(np.sum(hamiltonian.state_slopes(theta) * way, axis=(1, 2)))
+    np.testing.assert_allclose((ends[0] - ends[1]) / (2 * e), expected, rtol=1e-7)
+    pulls = hamiltonian.state_slope_pulls(theta, way)
+    move = {name: rng.standard_normal(part.shape) for name, part in theta.items()}
+    ahead, back = (
+        hamiltonian.mean(
+            np.sum(hamiltonian.state_slopes({n: theta[n] + s * move[n] for n in theta}) * way, axis=(1, 2))
+        )
+        for s in (e, -e)
+    )
+    along = sum((pulls[n] * move[n]).reshape(3, -1).sum(axis=1) for n in theta)
+    np.testing.assert_allclose((ahead - back) / (2 * e), along, rtol=1e-7)
+
+
+@pytest.mark.parametrize("form", ["inside", "outside"])
+def test_augmented_damping_and_sweeps_reach_the_same_optimum(form):
+    problem = network(form, 6, 6, 0.2)
+    quasi = minimise(problem, tolerance=1e-9).raise_for_status()
+    augmented = successive_approximations(problem, damping="augmented", tolerance=1e-6).raise_for_status()
+    swept = forward_backward_sweep(problem, tolerance=1e-6).raise_for_status()
+    for found in (augmented, swept):
+        assert (np.diff(found.values) < 1e-14).all()
+        assert abs(found.value - quasi.value) < 1e-10
+
+
+@pytest.mark.parametrize("omega", [1.0, 0.5, 0.3, 0.2])
+def test_sweeps_of_a_fixed_relaxation_have_the_predicted_factor(omega):
+    # The plain map takes the mean of the controls times -T/lam, and forgets the rest.
+    problem, exact = additive(0.5)
+    found = forward_backward_sweep(problem, relaxation=omega, tolerance=1e-10, max_iterations=200)
+    factor = max(abs(1.0 - omega * (1.0 + 1.5 / exact.lam)), 1.0 - omega)
+    norms = found.gradient_norms
+    np.testing.assert_allclose(norms[16:20] / norms[15:19], factor, rtol=1e-4)
+    assert (found.status is Status.FINISHED) == (factor < 1.0)
+
+
 def test_plain_iterations_that_blow_up_say_so():
     problem, _ = additive(1e-3)
-    found = successive_approximations(problem, damped=False, max_iterations=1000)
+    found = successive_approximations(problem, damping="none", max_iterations=1000)
     assert found.status is Status.NONFINITE
     assert np.isfinite(found.values).all()
 
@@ -228,5 +276,9 @@ def test_bad_input_names_the_offender():
     other = problem.model.with_parameters(b=Controls(np.array([0.0, 0.5, 1.0]), np.zeros((2, 2))))
     with pytest.raises(ConfigError, match="'b' has layers of its own"):
         pmp_residual(replace(problem, model=other))
+    with pytest.raises(ConfigError, match="damping"):
+        successive_approximations(problem, damping="strong")
+    with pytest.raises(ConfigError, match="relaxation"):
+        forward_backward_sweep(problem, relaxation=1.5)
     with pytest.raises(ConfigError, match="tolerance"):
         successive_approximations(problem, tolerance=0.0)

@@ -56,7 +56,7 @@ def residual_form(problem: Training) -> Training:
     assert problem.readout is not None
     if problem.readout.trained:
         raise ConfigError("residual_form needs a readout that is fixed, not trained")
-    if np.ndim(model.bias) == 0 and not isinstance(model.bias, Controls) and "bias" in (problem.trained or ()):
+    if not isinstance(model.bias, Controls) and not model.bias.shape and "bias" in (problem.trained or ()):
         raise ConfigError("a bias that is one number has no residual form when trained: give a field of the labels")
     q = model.grid.weights
     regularizers = {_NAMES[name]: _scaled(term, name, q) for name, term in problem.regularizers.items()}
