@@ -28,6 +28,9 @@ from meanfield.storage.run import create_run, open_run
 from meanfield.verdict import Verdict, exit_code, table
 
 if TYPE_CHECKING:
+    from meanfield.learning.quasi_newton import Optimum
+    from meanfield.learning.training import Training
+    from meanfield.optima import Solver
     from meanfield.solution import Solution
     from meanfield.storage.reader import Run
     from meanfield.storage.writer import RunWriter
@@ -100,6 +103,18 @@ class RunFile:
             found = self._writer.table(label, key)
         assert found is not None
         return dict(found)
+
+    def optimum(
+        self, label: str, problem: Training, solver: Solver | None = None, start: Any = None, **options: Any
+    ) -> Optimum:
+        """Optimum that a solver finds, `minimise` by default: kept as the tables `label` and `label_history`.
+
+        An interrupted solver starts again from its start.
+        """
+        from meanfield.learning.quasi_newton import minimise  # noqa: PLC0415
+        from meanfield.optima import Minimisation  # noqa: PLC0415
+
+        return Minimisation(problem, solver or minimise, start, options).stored(self.once, label)
 
     def verdict(self, verdict: Verdict) -> None:
         """Store a verdict; it appears in the table at the end."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -88,7 +89,7 @@ def block_sum(values: NDArray[np.float64], size: int = 4096) -> float:
 
 
 @functools.cache
-def _controller() -> Any:
+def _controller(with_scipy: bool) -> Any:  # noqa: ARG001  (SciPy brings a BLAS of its own, which loads later)
     from threadpoolctl import ThreadpoolController  # noqa: PLC0415  (loads only when first needed)
 
     return ThreadpoolController()
@@ -100,7 +101,7 @@ def blas_single_thread() -> Iterator[None]:
     if _blas_depth[0]:
         yield
         return
-    with _controller().limit(limits=1, user_api="blas"):
+    with _controller("scipy.linalg" in sys.modules).limit(limits=1, user_api="blas"):
         _blas_depth[0] += 1
         try:
             yield

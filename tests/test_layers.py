@@ -36,7 +36,7 @@ LAYERS = (
     ),
     ("L5 learning", "learning.boundary_value learning.multilevel learning.hamiltonians learning.pontryagin"),
     ("L5 learning", "learning.successive_approximations learning.control_problems learning.hjb"),
-    ("L6 harness", "config verdict recording limits sweep plotting progress experiment benchmarking"),
+    ("L6 harness", "config verdict recording optima limits sweep plotting progress experiment benchmarking"),
     ("L7 front", "__init__ cli __main__"),
 )
 

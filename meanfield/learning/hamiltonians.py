@@ -168,10 +168,11 @@ class LayerHamiltonian:
         zero = {name: np.zeros_like(theta[name]) for name in self.penalty}
         return np.minimum(found, self.values(self.descended(zero)))
 
-    def descended(self, start: Mapping[str, Array], extra: Extra | None = None) -> Layers:
+    def descended(self, start: Mapping[str, Array], extra: Extra | None = None, part: float = 0.0) -> Layers:
         """Parameters near the minimisers of H_k + `extra` that L-BFGS finds from `start`, never above it.
 
-        `extra` gives its values (K,) and derivatives at parameters of all layers.
+        `extra` gives its values (K,) and derivatives at parameters of all layers. Slopes fall to that part of the
+        first ones, 0: as far as they do.
         """
         from scipy.optimize import minimize  # noqa: PLC0415 (slow to import)
 
@@ -194,8 +195,10 @@ class LayerHamiltonian:
 
         # Layers do not see each other: the minimum of the sum is that of every term.
         begin = np.concatenate([np.ravel(start[n]) for n in names])
-        options = {"maxiter": _ITERATIONS, "ftol": 0.0, "gtol": _SLOPE}
-        theta = unflat(np.asarray(minimize(objective, begin, jac=True, method="L-BFGS-B", options=options).x))
+        goal = max(_SLOPE, part * float(np.abs(objective(begin)[1]).max())) if part else _SLOPE
+        options = {"maxiter": _ITERATIONS, "ftol": 0.0, "gtol": goal}
+        with blas_single_thread():
+            theta = unflat(np.asarray(minimize(objective, begin, jac=True, method="L-BFGS-B", options=options).x))
         worse = total(theta)[0] > total(dict(start))[0]
         for name in names:
             theta[name][worse] = start[name][worse]

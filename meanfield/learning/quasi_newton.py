@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,9 +13,12 @@ from meanfield._checks import finite_array, finite_float, positive_int
 from meanfield.errors import NumericalError
 from meanfield.learning.training import Network, Training
 from meanfield.losses import Readout
+from meanfield.parallel import blas_single_thread
+from meanfield.parallel import blas_single_thread
 from meanfield.solution import Status
 
 Array = NDArray[np.float64]
+Objective = Callable[[Array], tuple[float, Array]]
 
 
 # Newton steps at the end, and conjugate directions of each.
@@ -39,6 +43,8 @@ class Optimum:
         finished, max_steps or not_converged.
     message
         What the solver said.
+    evaluations
+        How often J and its gradient were evaluated, None where nobody counted.
     """
 
     model: Network
@@ -50,6 +56,7 @@ class Optimum:
     gradient_norms: Array
     status: Status
     message: str
+    evaluations: int | None = None
 
     @classmethod
     def at(
@@ -61,11 +68,12 @@ class Optimum:
         history: list[tuple[float, float]],
         status: Status,
         message: str,
+        evaluations: int | None = None,
     ) -> Self:
         """Optimum of a problem at a flat vector with its J and |grad J|, and those of all iterations."""
         values, norms = (np.array(column) for column in zip(*history, strict=True))
         model, readout = problem.unpack(flat)
-        return cls(model, readout, flat, value, norm, values, norms, status, message)
+        return cls(model, readout, flat, value, norm, values, norms, status, message, evaluations)
 
     def raise_for_status(self) -> Optimum:
         """Return itself if the solver converged, else raise `NumericalError`."""
@@ -110,13 +118,19 @@ def minimise(
     goal = finite_float("tolerance", tolerance, above=0.0)
     limit = positive_int("max_iterations", max_iterations)
     seen: dict[bytes, tuple[float, float]] = {}
+    evaluations = 0
 
     def objective(flat: Array) -> tuple[float, Array]:
-        value, gradient = problem.objective(flat)
+        nonlocal evaluations
+        evaluations += 1
+        return problem.objective(flat)
+
+    def noted(flat: Array) -> tuple[float, Array]:
+        value, gradient = objective(flat)
         seen[flat.tobytes()] = (value, float(np.linalg.norm(gradient)))
         return value, gradient
 
-    first, slope = objective(begin)
+    first, slope = noted(begin)
     history = [(first, float(np.linalg.norm(slope)))]
 
     def note(flat: Array) -> None:
@@ -132,43 +146,45 @@ def minimise(
         "ftol": 0.0,
         "gtol": goal / max(np.sqrt(begin.size), 1.0),
     }
-    found = minimize(objective, begin, jac=True, method="L-BFGS-B", callback=note, options=options)
-    flat, value, norm = _polished(problem, np.asarray(found.x), goal)
+    # Threads of BLAS cost more than they bring at these lengths, and would show in the last digits.
+    with blas_single_thread():
+        found = minimize(noted, begin, jac=True, method="L-BFGS-B", callback=note, options=options)
+        flat, value, norm = _polished(objective, np.asarray(found.x), goal)
     if norm <= goal:
         status, message = Status.FINISHED, "the gradient is below the tolerance"
     else:
         status = Status.MAX_STEPS if found.nit >= limit else Status.NOT_CONVERGED
         message = "max_iterations reached" if found.nit >= limit else f"L-BFGS stopped: {found.message}"
-    return Optimum.at(problem, flat, value, norm, history, status, message)
+    return Optimum.at(problem, flat, value, norm, history, status, message, evaluations)
 
 
-def _polished(problem: Training, flat: Array, goal: float) -> tuple[Array, float, float]:
+def _polished(objective: Objective, flat: Array, goal: float) -> tuple[Array, float, float]:
     """Newton steps by conjugate gradients on differences of gradients, as long as they bring the gradient down.
 
     Returns the vector with its J and |grad J|.
 
     L-BFGS looks at J, which no longer changes where the gradient is of the order of the root of the rounding.
     """
-    value, gradient = problem.objective(flat)
+    value, gradient = objective(flat)
     size = float(np.linalg.norm(gradient))
     for _ in range(_ROUNDS):
         if not goal < size < np.inf:
             break
-        trial = flat + _newton_step(problem, flat, gradient)
-        found, slope = problem.objective(trial)
+        trial = flat + _newton_step(objective, flat, gradient)
+        found, slope = objective(trial)
         if not np.linalg.norm(slope) < 0.5 * size:
             break
         flat, value, gradient, size = trial, found, slope, float(np.linalg.norm(slope))
     return flat, value, size
 
 
-def _newton_step(problem: Training, flat: Array, gradient: Array) -> Array:
+def _newton_step(objective: Objective, flat: Array, gradient: Array) -> Array:
     step, rest = np.zeros_like(flat), -gradient
     direction, square = rest.copy(), float(rest @ rest)
     first = square
     for _ in range(min(_CONJUGATE, flat.size)):
         e = 1e-5 * (1.0 + float(np.linalg.norm(flat))) / float(np.linalg.norm(direction))
-        ahead, back = (problem.objective(flat + s * direction)[1] for s in (e, -e))
+        ahead, back = (objective(flat + s * direction)[1] for s in (e, -e))
         curved = (ahead - back) / (2.0 * e)
         bend = float(direction @ curved)
         if not bend > 0.0:

@@ -29,6 +29,7 @@ from meanfield.errors import ConfigError, NumericalError
 from meanfield.learning.hamiltonians import LayerHamiltonian, Layers, layers_of
 from meanfield.learning.quasi_newton import Optimum
 from meanfield.learning.training import Training
+from meanfield.parallel import blas_single_thread
 from meanfield.solution import Status
 
 Array = NDArray[np.float64]
@@ -38,6 +39,8 @@ Move = Callable[[LayerHamiltonian, Layers, float], Layers]
 # Part of the fall of the Hamiltonians by which J must fall, factors of the damping after failures and successes, most
 # failures.
 _PART, _UP, _DOWN, _TRIALS = 0.1, 4.0, 0.5, 60
+# Part of their slopes to which augmented Hamiltonians are minimised: they change with the next states.
+_INEXACT = 1e-2
 # What J is known to, in units of the last place.
 _ROUNDING = 32.0 * float(np.finfo(np.float64).eps)
 
@@ -77,7 +80,8 @@ def successive_approximations(
     """
     moves: dict[str, Move] = {"proximal": LayerHamiltonian.minimised, "augmented": _augmented, "none": _plain}
     move = moves[one_of("damping", damping, tuple(moves))]
-    return _iterate(problem, start, move, damping != "none", tolerance, max_iterations)
+    with blas_single_thread():
+        return _iterate(problem, start, move, damping != "none", tolerance, max_iterations)
 
 
 def forward_backward_sweep(
@@ -107,7 +111,8 @@ def forward_backward_sweep(
     Source: Lenhart and Workman, "Optimal control applied to biological models", Chapman and Hall/CRC (2007).
     """
     if relaxation is None:
-        return _iterate(problem, start, _relaxed, True, tolerance, max_iterations)
+        with blas_single_thread():
+            return _iterate(problem, start, _relaxed, True, tolerance, max_iterations)
     omega = finite_float("relaxation", relaxation, above=0.0)
     if omega > 1.0:
         raise ConfigError(f"relaxation must be at most 1, got {omega!r}")
@@ -115,7 +120,8 @@ def forward_backward_sweep(
     def fixed(hamiltonian: LayerHamiltonian, theta: Layers, _damping: float) -> Layers:
         return _relaxed(hamiltonian, theta, 1.0 / omega - 1.0)
 
-    return _iterate(problem, start, fixed, False, tolerance, max_iterations)
+    with blas_single_thread():
+        return _iterate(problem, start, fixed, False, tolerance, max_iterations)
 
 
 def _plain(hamiltonian: LayerHamiltonian, theta: Layers, _damping: float) -> Layers:
@@ -142,7 +148,7 @@ def _augmented(hamiltonian: LayerHamiltonian, theta: Layers, rho: float) -> Laye
         first, second = hamiltonian.pulls(new, dv / n), hamiltonian.state_slope_pulls(new, n * dg)
         return 0.5 * rho * hamiltonian.mean(squares), {name: rho * (first[name] + second[name]) for name in first}
 
-    return hamiltonian.descended(theta, errors)
+    return hamiltonian.descended(theta, errors, _INEXACT)
 
 
 def _iterate(
