@@ -37,13 +37,13 @@ def complex_normal_cdf(z):
     return 0.5 * (1 + erf(x / np.sqrt(2))) + 1j * e * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
 
 
-def example(form: str, d: int, sigma: str) -> Velocity:
+def example(form: str, d: int, sigma: str, neurons: int = 5, scale: float = 1.0) -> Velocity:
     """Parameters of all kinds: constant, constant and linear between knots that are not even."""
-    m = 5 if form == "two_layer" else d
-    w = Controls(KNOTS, RNG.standard_normal((3, m, d)))
+    m = neurons if form == "two_layer" else d
+    w = Controls(KNOTS, scale * RNG.standard_normal((3, m, d)))
     b = Controls(KNOTS, RNG.standard_normal((4, m)), "linear")
     if form == "two_layer":
-        return Velocity.two_layer(sigma, RNG.standard_normal((d, m)), w, b, RNG.standard_normal(d))
+        return Velocity.two_layer(sigma, scale * RNG.standard_normal((d, m)), w, b, RNG.standard_normal(d))
     return getattr(Velocity, form)(sigma, w, b)
 
 
@@ -67,21 +67,42 @@ def objective(velocity, y0, name, n_steps, **options):
     return gradient_of(ResidualNetwork(velocity, y0.shape[1]), y0, name, n_steps, **options)
 
 
+def check_against_complex_steps(velocity, y0, name):
+    """Value and a directional derivative equal those of a complex step, to round-off."""
+    direction = {k: RNG.standard_normal(v.shape) for k, v in values(velocity).items()}
+    dy = RNG.standard_normal(y0.shape)
+    found = objective(velocity, y0, name, 20)
+    slope = np.sum(found.state * dy) + sum(np.sum(g * direction[k]) for k, g in found.parameters.items())
+    expected = complex_objective(velocity, direction, y0, dy, name, 20)
+    assert abs(found.value / expected.real - 1) < 1e-12
+    assert abs(slope - expected.imag / STEP) < 1e-12 * sum(
+        np.abs(g * direction[k]).sum() for k, g in found.parameters.items()
+    )
+
+
 @pytest.mark.parametrize("form", ["outside", "inside", "two_layer"])
 @pytest.mark.parametrize("name", ["euler", "heun", "rk4"])
 @pytest.mark.parametrize("sigma", list(COMPLEX))
 def test_gradient_equals_the_complex_step_derivative_to_round_off(form, name, sigma):
     for d in (1, 2, 3):
-        velocity, y0 = example(form, d, sigma), RNG.standard_normal((d, 7))
-        direction = {k: RNG.standard_normal(v.shape) for k, v in values(velocity).items()}
-        dy = RNG.standard_normal(y0.shape)
-        found = objective(velocity, y0, name, 20)
-        slope = np.sum(found.state * dy) + sum(np.sum(g * direction[k]) for k, g in found.parameters.items())
-        expected = complex_objective(velocity, direction, y0, dy, name, 20)
-        assert abs(found.value / expected.real - 1) < 1e-12
-        assert abs(slope - expected.imag / STEP) < 1e-12 * sum(
-            np.abs(g * direction[k]).sum() for k, g in found.parameters.items()
-        )
+        check_against_complex_steps(example(form, d, sigma), RNG.standard_normal((d, 7)), name)
+
+
+@pytest.mark.parametrize("form", ["outside", "inside", "two_layer"])
+@pytest.mark.parametrize("name", ["euler", "heun", "rk4"])
+@pytest.mark.parametrize("sigma", ["tanh", "gelu"])
+def test_gradient_of_many_components_equals_the_complex_step_derivative_to_round_off(form, name, sigma):
+    # Components, neurons and samples that do and do not fill tiles, panels and blocks.
+    for d, neurons, n in ((8, 8, 1), (16, 32, 48), (21, 9, 37), (40, 19, 301)):
+        velocity = example(form, d, sigma, neurons, 1 / np.sqrt(d))
+        check_against_complex_steps(velocity, RNG.standard_normal((d, n)), name)
+
+
+@pytest.mark.parametrize("sigma", ["tanh", "sine"])
+@pytest.mark.parametrize("neurons", [1, 4, 5])
+def test_gradient_in_the_plane_over_several_blocks_equals_the_complex_step_derivative(sigma, neurons):
+    velocity = example("two_layer", 2, sigma, neurons)
+    check_against_complex_steps(velocity, RNG.standard_normal((2, 1100)), "heun")
 
 
 @pytest.mark.parametrize("sigma", ["softplus", "gelu", "tanh"])
@@ -109,8 +130,9 @@ def test_linear_case_in_closed_form():
     assert found.parameters["b"][0] == pytest.approx(rest * (growth**n - 1) / w, rel=1e-13)
 
 
-def test_checkpoints_change_nothing():
-    velocity, y0 = example("two_layer", 2, "tanh"), RNG.standard_normal((2, 50))
+@pytest.mark.parametrize("d", [2, 20])
+def test_checkpoints_change_nothing(d):
+    velocity, y0 = example("two_layer", d, "tanh", 9, 1 / np.sqrt(d)), RNG.standard_normal((d, 50))
     whole = objective(velocity, y0, "rk4", 60)
     for k in (2, 7, 60, 1000):
         part = objective(velocity, y0, "rk4", 60, checkpoints=k)
@@ -120,8 +142,10 @@ def test_checkpoints_change_nothing():
             np.testing.assert_allclose(part.parameters[name], g, rtol=1e-11, atol=1e-12)
 
 
-def test_gradients_have_the_same_bytes_for_any_threads():
-    velocity, y0, before = example("two_layer", 2, "tanh"), RNG.standard_normal((2, 30_000)), get_threads()
+@pytest.mark.parametrize("d", [2, 16])
+def test_gradients_have_the_same_bytes_for_any_threads(d):
+    velocity, before = example("two_layer", d, "tanh", 9, 1 / np.sqrt(d)), get_threads()
+    y0 = RNG.standard_normal((d, 30_000 // d))
     found = []
     try:
         for n in (1, 2):

@@ -26,3 +26,14 @@ def statuses(path: Path) -> dict[str, str]:
     """Claim -> status of every verdict in a run file."""
     with open_run(path) as run:
         return {v["claim"]: v["status"] for v in run.verdicts}
+
+
+def planted_run(script: ModuleType, path: Path, *flags: str) -> dict[str, str]:
+    """Claim -> status of a smoke run with an error of five per cent planted, which must fail, figure and all.
+
+    That every verdict of a smoke run holds is seen where all experiments run, in .ci/run: here it would take as long
+    again.
+    """
+    assert script.main(["--smoke", "--quiet", "--planted", "0.05", *flags, "--out", str(path)]) == 3
+    assert path.with_suffix(".png").stat().st_size > 50_000
+    return statuses(path)
