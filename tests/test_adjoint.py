@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
-from helpers.complex_steps import STEP, complex_cost, complex_part, gradient_of, moved, values
-from scipy.special import erf
+from helpers.complex_steps import ACTIVATIONS, STEP, complex_cost, gradient_of, moved, residual_rate, values
 
 from meanfield.controls import Controls
 from meanfield.diagnostics.rates import fit_rate
@@ -20,21 +17,6 @@ from meanfield.velocities import Velocity
 
 RNG = np.random.default_rng(14)
 KNOTS = [0.0, 0.3, 0.45, 1.0]
-# Activations for complex arguments.
-COMPLEX = {
-    "identity": lambda z: z,
-    "tanh": np.tanh,
-    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
-    "softplus": lambda z: np.log1p(np.exp(z)),
-    "sine": np.sin,
-    "gelu": lambda z: z * complex_normal_cdf(z),
-}
-
-
-def complex_normal_cdf(z):
-    """Phi(x + i e) = Phi(x) + i e phi(x), to first order in e."""
-    x, e = z.real, z.imag
-    return 0.5 * (1 + erf(x / np.sqrt(2))) + 1j * e * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
 
 
 def example(form: str, d: int, sigma: str, neurons: int = 5, scale: float = 1.0) -> Velocity:
@@ -49,18 +31,8 @@ def example(form: str, d: int, sigma: str, neurons: int = 5, scale: float = 1.0)
 
 def complex_objective(velocity, direction, y0, dy, name, n_steps):
     """Objective along theta + i e direction, y0 + i e dy, by steps written out."""
-    model = ResidualNetwork(velocity, y0.shape[1])
-    grid, sigma = step_grid(model, (0.0, 1.0), n_steps=n_steps), COMPLEX[velocity.activation.name]
-    part = partial(complex_part, velocity, direction)
-
-    def v(t: float, y: np.ndarray) -> np.ndarray:
-        w, b = part("w", t), part("b", t)[:, None]
-        if velocity.form == "inside":
-            return w @ sigma(y) + b
-        inner = sigma(w @ y + b)
-        return inner if velocity.form == "outside" else part("v", t) @ inner + part("c", t)[:, None]
-
-    return complex_cost(v, grid, name, y0 + 1j * STEP * dy)
+    grid = step_grid(ResidualNetwork(velocity, y0.shape[1]), (0.0, 1.0), n_steps=n_steps)
+    return complex_cost(residual_rate(velocity, direction), grid, name, y0 + 1j * STEP * dy)
 
 
 def objective(velocity, y0, name, n_steps, **options):
@@ -82,7 +54,7 @@ def check_against_complex_steps(velocity, y0, name):
 
 @pytest.mark.parametrize("form", ["outside", "inside", "two_layer"])
 @pytest.mark.parametrize("name", ["euler", "heun", "rk4"])
-@pytest.mark.parametrize("sigma", list(COMPLEX))
+@pytest.mark.parametrize("sigma", list(ACTIVATIONS))
 def test_gradient_equals_the_complex_step_derivative_to_round_off(form, name, sigma):
     for d in (1, 2, 3):
         check_against_complex_steps(example(form, d, sigma), RNG.standard_normal((d, 7)), name)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
-from helpers.complex_steps import STEP, complex_cost, complex_part, gradient_of, moved, values
+from helpers.complex_steps import ACTIVATIONS, STEP, complex_cost, gradient_of, moved, spacetime_rate, values
 
 from meanfield.controls import Controls
 from meanfield.diagnostics.rates import fit_rate
@@ -27,7 +25,7 @@ from meanfield.planning import step_grid
 RNG = np.random.default_rng(41)
 KNOTS = [0.0, 0.3, 0.45, 1.0]
 N, RANK = 9, 3
-COMPLEX = {"tanh": np.tanh, "sine": np.sin, "softplus": lambda z: np.log1p(np.exp(z)), "identity": lambda z: z}
+COMPLEX = [name for name in ACTIVATIONS if name not in ("gelu", "sigmoid")]
 KINDS = ["dense", "dense_single", "separable", "separable_terms", "one_term", "convolution", "path", "layers",
          "separable_path"]  # fmt: skip
 
@@ -78,43 +76,10 @@ def random_direction(model) -> dict[str, np.ndarray]:
     return {k: np.asarray(RNG.standard_normal(np.shape(v))) for k, v in values(model).items()}
 
 
-def matrix(model, t, a, e, direction):
-    """Layer matrix a W at depth t, with the kernel along its direction: sums written out."""
-    op = model.operator
-    if isinstance(op, OperatorPath):
-        k = 0 if t < op.knots[1] else 1
-        along = [{name: part[i] for name, part in direction.items() if name in ("weight", "left", "right")}
-                 for i in range(len(op.operators))]  # fmt: skip
-        if op.interpolation == "constant":
-            return a * layer_matrix(op.operators[k], 1.0, e, along[k])
-        s = (t - op.knots[k]) / (op.knots[k + 1] - op.knots[k])
-        first, last = (layer_matrix(op.operators[i], 1.0, e, along[i]) for i in (k, k + 1))
-        return a * ((1 - s) * first + s * last)
-    return layer_matrix(op, a, e, direction)
-
-
-def layer_matrix(op, a, e, direction):
-    """Layer matrix of one operator."""
-    if isinstance(op, Separable):
-        left, right = op.left + 1j * e * direction["left"], op.right + 1j * e * direction["right"]
-        terms = np.broadcast_to(a, len(left))
-        kernel, rest = sum(c * np.outer(x, y) for c, x, y in zip(terms, left, right, strict=True)), np.mean(a)
-        return kernel * op.grid.weights + rest * op.local * np.eye(N)
-    kernel = op.kernel_matrix() + (1j * e * direction["weight"] if "weight" in direction else 0.0)
-    return a * (kernel * op.grid.weights + op.local * np.eye(N))
-
-
 def complex_objective(model, direction, y0, dy, name, n_steps):
     """Objective along theta + i e direction, y0 + i e dy, by dense steps written out."""
-    grid, sigma = step_grid(model, (0.0, 1.0), n_steps=n_steps), COMPLEX[model.activation.name]
-    part = partial(complex_part, model, direction)
-
-    def rate(t, z):
-        layer, b = matrix(model, t, part("amplitude", t), STEP, direction), part("bias", t)
-        outside = model.placement == "outside"
-        return (sigma(z @ layer.T + b) if outside else sigma(z) @ layer.T + b) - model.leak * z
-
-    return complex_cost(rate, grid, name, y0 + 1j * STEP * dy)
+    grid = step_grid(model, (0.0, 1.0), n_steps=n_steps)
+    return complex_cost(spacetime_rate(model, direction), grid, name, y0 + 1j * STEP * dy)
 
 
 def check_against_complex_steps(model, name, n_steps=20):
@@ -144,7 +109,7 @@ def test_gradient_equals_the_complex_step_derivative_to_round_off(kind, name, pl
 
 @pytest.mark.parametrize("placement", ["outside", "inside"])
 @pytest.mark.parametrize("bias", ["number", "field", "numbers"])
-@pytest.mark.parametrize("sigma", list(COMPLEX))
+@pytest.mark.parametrize("sigma", COMPLEX)
 def test_every_kind_of_bias_and_activation_has_its_gradient(sigma, bias, placement):
     check_against_complex_steps(example("dense", placement, sigma, bias), "rk4")
 
