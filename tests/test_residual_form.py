@@ -9,6 +9,7 @@ from meanfield.controls import Controls
 from meanfield.diagnostics.rates import fit_rate
 from meanfield.errors import ConfigError
 from meanfield.grids import Grid
+from meanfield.learning.adjoint import adjoint
 from meanfield.learning.pontryagin import pmp_residual
 from meanfield.learning.quasi_newton import minimise
 from meanfield.learning.residual_form import kernel_values, residual_form
@@ -112,6 +113,22 @@ def test_descent_does_not_depend_on_the_number_of_labels():
         found = minimise(made, max_iterations=12, tolerance=1e-14)
         values.append(found.values)
     np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
+
+
+def test_gradients_in_l2_do_not_depend_on_layers_or_labels():
+    found = []
+    for n, layers in ((12, 40), (24, 80)):
+        grid, knots = Grid.interval(n, rule="gauss"), np.linspace(0.0, 1.0, layers + 1)
+        x = grid.nodes
+        kernels = [Dense(grid, lambda x, y, t=t: np.cos(2 * x - y + t)) for t in 0.5 * (knots[1:] + knots[:-1])]
+        model = SpaceTimeNetwork(OperatorPath(knots, kernels), "tanh", Controls(knots, np.zeros((layers, n))))
+        gradient = adjoint(model, np.cos(x), (0.0, 1.0), scheme="rk4", n_steps=layers,
+                           terminal=lambda z, q=grid.weights: (float(q @ z**2) / 2, q * z))  # fmt: skip
+        parts = gradient.in_l2(model)
+        # The same integrals of the gradients over depth and labels.
+        q, h = grid.weights, 1.0 / layers
+        found.append([h * np.einsum("kij,i,j,i->", parts["weight"], q, q, x), h * np.sum(parts["bias"] @ (q * x))])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
 
 
 def test_factors_and_a_field_without_samples_are_trained_too():

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meanfield._checks import available_bytes, check_memory, finite_array, positive_int
+from meanfield.controls import Controls
 from meanfield.errors import ConfigError, NumericalError
 from meanfield.parallel import blas_single_thread, blocks
 from meanfield.planning import step_grid
@@ -48,6 +49,27 @@ class Gradient:
     state: Array
     parameters: Mapping[str, Array]
     final: Array
+
+    def in_l2(self, model: Any) -> dict[str, Array]:
+        """Gradients of the products of L2 over depth and labels, which depend neither on layers nor on neurons.
+
+        dJ/dtheta_k over the depth that theta_k stands for and, of a space-time network, over the weights of its labels.
+        """
+        return {name: part / parameter_weights(model, name) for name, part in self.parameters.items()}
+
+
+def parameter_weights(model: Any, name: str) -> Array:
+    """Weights of the values of a parameter in the products of L2 over depth and labels, to broadcast to their shape.
+
+    A value stands for the length of its layer or, of piecewise linear controls, half of those of both its neighbours.
+    """
+    part, weights = model.parameters[name], np.asarray(model.label_weights(name))
+    if not isinstance(part, Controls):
+        return weights
+    steps = np.diff(part.knots)
+    if part.interpolation == "linear":
+        steps = 0.5 * (np.append(steps, 0.0) + np.insert(steps, 0, 0.0))
+    return np.asarray(steps.reshape(-1, *(1 for _ in part.shape)) * weights)
 
 
 def adjoint(
@@ -158,8 +180,9 @@ def _pieces(n_steps: int, n_stages: int, size: int, checkpoints: int | None) -> 
     if n_steps == 0:
         raise ConfigError("t_span must have a length > 0")
     if checkpoints is None:
-        whole = 8 * n_steps * n_stages * size
-        count = 1 if whole < available_bytes() // 4 else round(np.sqrt(n_steps))
+        if 8 * n_steps * n_stages * size < available_bytes() // 4:
+            return [(0, n_steps)]
+        count = round(np.sqrt(n_steps))
     else:
         count = positive_int("checkpoints", checkpoints)
     length = -(-n_steps // min(count, n_steps))

@@ -14,7 +14,6 @@ from meanfield.errors import NumericalError
 from meanfield.learning.training import Network, Training
 from meanfield.losses import Readout
 from meanfield.parallel import blas_single_thread
-from meanfield.parallel import blas_single_thread
 from meanfield.solution import Status
 
 Array = NDArray[np.float64]

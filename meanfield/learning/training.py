@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from meanfield._checks import finite_array, finite_float, lookup, one_of, positive_int
 from meanfield.controls import Controls
 from meanfield.errors import ConfigError
-from meanfield.learning.adjoint import adjoint
+from meanfield.learning.adjoint import adjoint, parameter_weights
 from meanfield.losses import Loss, Readout, loss_of
 from meanfield.models.residual import ResidualNetwork
 from meanfield.models.spacetime import SpaceTimeNetwork
@@ -160,13 +160,7 @@ class Training:
 
     def _scale(self, name: str) -> Array:
         """Square root of the depth and labels that a value stands for, to broadcast to (K, ...)."""
-        part, scale = self.model.parameters[name], self._label_scale(name)
-        if not isinstance(part, Controls):
-            return scale
-        steps = np.diff(part.knots)
-        if part.interpolation == "linear":
-            steps = 0.5 * (np.append(steps, 0.0) + np.insert(steps, 0, 0.0))
-        return np.asarray(np.sqrt(steps).reshape(-1, *(1 for _ in part.shape)) * scale)
+        return np.asarray(np.sqrt(parameter_weights(self.model, name)))
 
     def _gaps(self, name: str) -> Array | None:
         """Square roots of the distances between values, (K - 1, 1, ...), where jumps are penalised; else None."""
