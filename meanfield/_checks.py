@@ -141,12 +141,18 @@ def available_bytes() -> int:
     return 8 * 2**30
 
 
+# Bytes that are not worth asking for how many there are.
+SMALL = 2**20
+
+
 def check_memory(what: str, n_bytes: int) -> None:
     """Raise `ResourceError` before an allocation larger than the memory available.
 
     Needed because the operating system hands out address space lazily: a request
     for far more than the machine holds succeeds, and the process dies later.
     """
+    if n_bytes <= SMALL:
+        return
     limit = available_bytes()
     if n_bytes > limit:
         raise ResourceError(

@@ -99,6 +99,7 @@ def test_composition_of_kernels_in_closed_form():
 def test_masked_pairs_are_counted_and_limited(monkeypatch):
     W = Masked(Grid.interval(100), NEAR, radius=0.0205)
     assert W.n_pairs == 100 + 2 * (99 + 98)
+    monkeypatch.setattr("meanfield._checks.SMALL", 0)
     monkeypatch.setattr("meanfield._checks.available_bytes", lambda: 2**13)
     with pytest.raises(ResourceError, match="a kernel of 494 pairs needs an estimated"):
         Masked(Grid.interval(100), NEAR, radius=0.0205)

@@ -76,7 +76,36 @@ def test_sampling_a_function_is_second_order():
     assert np.all(np.abs(slopes - 2) < 0.1), slopes
 
 
+def test_layers_of_a_limit_have_its_values_at_starts_and_middles_and_its_means():
+    knots = np.array([0.0, 0.2, 0.5, 1.0])
+    limit = Controls([0.0, 0.35, 1.0], [[0.0, 1.0], [7.0, 1.0], [-6.0, 3.0]], "linear")
+    np.testing.assert_allclose(Controls.layers(limit, knots).values, limit.table(knots[:-1]), rtol=1e-15)
+    np.testing.assert_allclose(Controls.layers(limit, knots, "middle").values, limit.table([0.1, 0.35, 0.75]))
+    # 0.3 of the second layer lie before the kink at 0.35, where K_1 = 20 t, after it K_1 = 7 - 20 (t - 0.35).
+    means = Controls.layers(limit, knots, "mean").values
+    np.testing.assert_allclose(means, [[2.0, 1.0], [5.5, 1.0 + 2.0 / 0.65 * 0.0375], [-1.0, 1.0 + 2.0 / 0.65 * 0.4]])
+    of_callable = Controls.layers(lambda t: np.array([[np.exp(t)]]), knots, "mean")
+    np.testing.assert_allclose(of_callable.values[:, 0, 0], np.diff(np.exp(knots)) / np.diff(knots), rtol=1e-15)
+    pieces = Controls([0.0, 0.4, 1.0], [1.0, 3.0])
+    np.testing.assert_allclose(Controls.layers(pieces, knots, "mean").values, [1.0, (0.2 + 0.3) / 0.3, 3.0])
+
+
+@pytest.mark.parametrize("values", ["start", "middle", "mean"])
+def test_penalties_of_layers_of_a_limit_rise_to_its_own(values):
+    # K(t) = e^t: int |K'|^2 = (e^2 - 1)/2. Starts and middles leave out half a layer on the right or on either side.
+    penalties = []
+    for n in (10, 20, 40, 80):
+        layers = Controls.layers(np.exp, np.linspace(0.0, 1.0, n + 1), values)
+        penalties.append(n * float((np.diff(layers.values) ** 2).sum()))
+    missing = (np.e**2 - 1) / 2 - np.array(penalties)
+    assert (missing > 0.0).all()
+    orders = np.log2(missing[:-1] / missing[1:])
+    assert abs(orders[-1] - 1.0) < 0.1
+
+
 def test_bad_controls_are_refused():
+    with pytest.raises(ConfigError, match="values must be one of start, middle, mean; got 'end'"):
+        Controls.layers(np.exp, [0.0, 1.0], "end")
     with pytest.raises(ConfigError, match="increasing"):
         Controls([0.0, 0.0], [1.0])
     with pytest.raises(ConfigError, match=r"length 3.*3 knots need 2"):

@@ -189,6 +189,7 @@ def test_bad_arguments_are_refused(monkeypatch):
         Hierarchical(LINE, np.zeros((3, 3)))
     with pytest.raises(ConfigError, match="kernel must be finite"):
         Hierarchical(LINE, lambda x, y: np.where(x * y > 0.4, np.inf, 1.0))
+    monkeypatch.setattr("meanfield._checks.SMALL", 0)
     monkeypatch.setattr("meanfield._checks.available_bytes", lambda: 2**14)
     with pytest.raises(ResourceError, match="compressed kernel needs an estimated"):
         Hierarchical(LINE, NAMED["|x - y|"])

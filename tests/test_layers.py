@@ -30,12 +30,11 @@ LAYERS = (
     ("L3 equations", "models.* constructions.*"),
     ("L4 evolution", "solution probes steppers recorder planning integration"),
     ("L4 beside it", "exact exact_laws exact_learning exact_control export diagnostics.*"),
-    (
-        "L5 learning",
-        "learning.adjoint learning.training learning.residual_form learning.gradient_flow learning.quasi_newton",
-    ),
-    ("L5 learning", "learning.boundary_value learning.multilevel learning.hamiltonians learning.pontryagin"),
-    ("L5 learning", "learning.successive_approximations learning.control_problems learning.hjb"),
+    ("L5 gradients", "learning.adjoint learning.coordinates learning.training learning.residual_form"),
+    ("L5 solvers", "learning.gradient_flow learning.quasi_newton learning.multilevel learning.boundary_value"),
+    ("L5 control", "learning.hamiltonians learning.pontryagin learning.successive_approximations"),
+    ("L5 grids of states", "learning.control_problems learning.hjb"),
+    ("L5 long times", "learning.continuation learning.minimal_norm learning.turnpike"),
     ("L6 harness", "config verdict recording optima limits sweep plotting progress experiment benchmarking"),
     ("L7 front", "__init__ cli __main__"),
 )

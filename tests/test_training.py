@@ -102,6 +102,31 @@ def test_moons_are_told_apart():
     assert np.mean(problem.loss.predict(output.forward(end)) == labels) > 0.98
 
 
+def test_maps_of_inputs_are_trained_too():
+    knots = np.linspace(0.0, 1.0, 6)
+    velocity = Velocity.two_layer("tanh", *(Controls(knots, RNG.standard_normal((5, *s))) for s in ((3, 4), (4, 3))))
+    inlet = Readout(RNG.standard_normal((3, 2)), RNG.standard_normal(3), trained=True)
+    outlet = Readout(RNG.standard_normal((1, 3)), 0.2, trained=True)
+    x = RNG.standard_normal((2, 20))
+    problem = Training(ResidualNetwork(velocity, 20), x, Squared(RNG.standard_normal((1, 20))), (0.0, 1.0), 5,
+                       readout=outlet, inlet=inlet)  # fmt: skip
+    np.testing.assert_allclose(problem.initial(), inlet.p @ x + inlet.c[:, None], rtol=1e-15)
+    at = problem.start()
+    assert [name for name, _ in problem.pieces()][-4:] == ["readout p", "readout c", "inlet p", "inlet c"]
+    value, gradient = problem.objective(at)
+    direction = RNG.standard_normal(at.shape)
+    steps = 0.02 * 2.0 ** -np.arange(11)
+    rest = [abs(problem.objective(at + e * direction)[0] - value - e * (gradient @ direction)) for e in steps]
+    assert abs(fit_rate(steps, rest).slope - 2.0) < 0.05
+    np.testing.assert_array_equal(problem.inlet_of(at).p, inlet.p)
+    with pytest.raises(ConfigError, match="does not fit"):
+        Training(
+            ResidualNetwork(velocity, 20), x, problem.loss, (0, 1), 5, readout=outlet, inlet=Readout(np.ones((2, 2)))
+        )
+    with pytest.raises(ConfigError, match="x has shape"):
+        Training(ResidualNetwork(velocity, 20), x[:1], problem.loss, (0, 1), 5, readout=outlet, inlet=inlet)
+
+
 def test_bad_problems_are_refused():
     network = ResidualNetwork(Velocity.outside("tanh", 1.0), 3)
     with pytest.raises(ConfigError, match="do not go together"):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import available_bytes, check_memory, finite_array, positive_int
+from meanfield._checks import SMALL, available_bytes, check_memory, finite_array, positive_int
 from meanfield.controls import Controls
 from meanfield.errors import ConfigError, NumericalError
 from meanfield.parallel import blas_single_thread, blocks
@@ -180,7 +180,8 @@ def _pieces(n_steps: int, n_stages: int, size: int, checkpoints: int | None) -> 
     if n_steps == 0:
         raise ConfigError("t_span must have a length > 0")
     if checkpoints is None:
-        if 8 * n_steps * n_stages * size < available_bytes() // 4:
+        whole = 8 * n_steps * n_stages * size
+        if whole <= SMALL or whole < available_bytes() // 4:
             return [(0, n_steps)]
         count = round(np.sqrt(n_steps))
     else:

@@ -290,6 +290,8 @@ def _knots(problem: Training) -> Array:
         raise ConfigError(f"Hamiltonians of layers are those of Euler steps, got {scheme_of(problem.scheme).name!r}")
     if problem.readout is not None and problem.readout.trained:
         raise ConfigError("the minimum principle needs a readout that is fixed, not trained")
+    if problem.inlet is not None and problem.inlet.trained:
+        raise ConfigError("the minimum principle needs an inlet that is fixed, not trained")
     knots: Array | None = None
     for name in problem.trained or ():
         part = problem.model.parameters[name]
@@ -322,7 +324,7 @@ def _trajectories(problem: Training, model: ResidualNetwork, grid: StepGrid) -> 
     readout, n = problem.readout, grid.n_steps
     assert readout is not None
     x = np.empty((n + 1, *model.shape))
-    x[0] = problem.x
+    x[0] = problem.initial()
     with blas_single_thread():
         stages = model.write_down(EULER, grid, 0, n, x[0], x[n])
         x[:n] = stages[:, 0]

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from meanfield._checks import finite_array, finite_float, lookup, one_of, positive_int
 from meanfield.controls import Controls
 from meanfield.errors import ConfigError
-from meanfield.learning.adjoint import adjoint, parameter_weights
+from meanfield.learning.adjoint import adjoint
+from meanfield.learning.coordinates import Coordinates
 from meanfield.losses import Loss, Readout, loss_of
 from meanfield.models.residual import ResidualNetwork
 from meanfield.models.spacetime import SpaceTimeNetwork
-from meanfield.regularizers import DepthH1, Regularizer, Total, regularizer_of
+from meanfield.regularizers import Regularizer, regularizer_of
 from meanfield.schemes import EULER, Scheme
 from meanfield.schemes import scheme as scheme_of
 
@@ -42,7 +43,7 @@ class Training:
     model
         Network with `Controls` or arrays as parameters.
     x
-        Inputs, of the model's shape: (d, n), or (n, N) and (N,) of a space-time network.
+        Inputs, of the model's shape: (d, n), or (n, N) and (N,) of a space-time network. Before an inlet (d', n).
     loss
         l, of the outputs at these inputs.
     t_span
@@ -62,6 +63,8 @@ class Training:
         lam >= 0.
     trained
         Names of the parameters to be trained; None is all of them.
+    inlet
+        A and a: the state starts at A x + a; None starts it at x. Of residual networks; trained where it says so.
     coordinates
         ``"auto"`` as above, or ``"l2"``: products of L2 for all parameters.
 
@@ -83,17 +86,22 @@ class Training:
     readout_penalty: float = 0.0
     trained: tuple[str, ...] | None = None
     coordinates: str = "auto"
+    inlet: Readout | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "x", finite_array("x", self.x, shape=self.model.shape))
+        put(self, "x", self._checked_inputs())
         loss = loss_of(self.loss)
-        dim, n_samples = self.columns(self.x).shape
+        dim, n_samples = (
+            (len(self.model.grid.weights), self.model.n_samples or 1)
+            if isinstance(self.model, SpaceTimeNetwork)
+            else self.model.shape
+        )
         readout = self._identity(dim) if self.readout is None else self.readout
         if readout.dim != dim or readout.n_outputs != loss.n_outputs or loss.n_samples != n_samples:
             raise ConfigError(
-                f"network of shape {self.x.shape}, readout {readout.p.shape} and a loss of {loss.n_outputs} outputs "
-                f"at {loss.n_samples} samples do not go together"
+                f"network of shape {self.model.shape}, readout {readout.p.shape} and a loss of {loss.n_outputs} "
+                f"outputs at {loss.n_samples} samples do not go together"
             )
         put(self, "readout", readout)
         put(self, "n_steps", positive_int("n_steps", self.n_steps))
@@ -112,6 +120,15 @@ class Training:
             if not isinstance(lookup("parameter", name, known), Controls):
                 raise ConfigError(f"parameter {name!r} does not depend on depth: a regulariser has nothing to act on")
             regularizer_of(regularizer)
+
+    def _checked_inputs(self) -> Array:
+        if self.inlet is None:
+            return finite_array("x", self.x, shape=self.model.shape)
+        if isinstance(self.model, SpaceTimeNetwork) or self.inlet.n_outputs != self.model.shape[0]:
+            raise ConfigError(
+                f"an inlet of {self.inlet.n_outputs} components does not fit a model of {self.model.shape}"
+            )
+        return finite_array("x", self.x, shape=(self.inlet.dim, self.model.shape[1]))
 
     def _identity(self, dim: int) -> Readout:
         if isinstance(self.model, SpaceTimeNetwork):
@@ -146,68 +163,57 @@ class Training:
 
     def start(self) -> Array:
         """Flat vector of the parameters as they are."""
-        parts = [self._coordinates(name, self._values(name)) for name in self._names]
+        parts = [self.coordinates_of(name).of_values(self._values(name)) for name in self._names]
         if self._map.trained:
             parts += [self._map.p * self._readout_scale, self._map.c]
+        if self.inlet is not None and self.inlet.trained:
+            parts += [self.inlet.p, self.inlet.c]
         return np.concatenate([np.ravel(p) for p in parts]) if parts else np.empty(0)
 
     def _values(self, name: str) -> Array:
         part = self.model.parameters[name]
         return part.values if isinstance(part, Controls) else part
 
-    def _label_scale(self, name: str) -> Array:
-        return np.asarray(np.sqrt(self.model.label_weights(name)))
+    def coordinates_of(self, name: str) -> Coordinates:
+        """Coordinates of a parameter in flat vectors."""
+        regularizer = self.regularizers.get(name) if self.coordinates == "auto" else None
+        return Coordinates.of(self.model, name, regularizer)
 
-    def _scale(self, name: str) -> Array:
-        """Square root of the depth and labels that a value stands for, to broadcast to (K, ...)."""
-        return np.asarray(np.sqrt(parameter_weights(self.model, name)))
+    def pieces(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of what stands in a flat vector, in their order."""
+        found = [(name, np.shape(self._values(name))) for name in self._names]
+        for name, part in (("readout", self._map), ("inlet", self.inlet)):
+            if part is not None and part.trained:
+                found += [(f"{name} p", part.p.shape), (f"{name} c", part.c.shape)]
+        return found
 
-    def _gaps(self, name: str) -> Array | None:
-        """Square roots of the distances between values, (K - 1, 1, ...), where jumps are penalised; else None."""
-        part, regularizer = self.model.parameters[name], self.regularizers.get(name)
-        terms = regularizer.terms if isinstance(regularizer, Total) else (regularizer,)
-        smooth = any(isinstance(term, DepthH1) and term.strength > 0.0 for term in terms)
-        if self.coordinates == "l2" or not smooth or not isinstance(part, Controls):
-            return None
-        middles = 0.5 * (part.knots[1:] + part.knots[:-1])
-        at = part.knots if part.interpolation == "linear" else middles
-        return np.asarray(np.sqrt(np.diff(at)).reshape(-1, *(1 for _ in part.shape)))
-
-    def _coordinates(self, name: str, values: Array) -> Array:
-        """Coordinates of values: values over depth, or the first one and the slopes."""
-        gaps = self._gaps(name)
-        if gaps is None:
-            return values * self._scale(name)
-        return np.asarray(self._label_scale(name) * np.concatenate([values[:1], np.diff(values, axis=0) / gaps]))
-
-    def _from_coordinates(self, name: str, u: Array) -> Array:
-        gaps = self._gaps(name)
-        if gaps is None:
-            return u / self._scale(name)
-        return np.asarray(np.cumsum(np.concatenate([u[:1], u[1:] * gaps]), axis=0) / self._label_scale(name))
-
-    def _to_coordinates(self, name: str, gradient: Array) -> Array:
-        """Gradient in the coordinates from that in the values: the transpose of `_from_coordinates`."""
-        gaps = self._gaps(name)
-        if gaps is None:
-            return gradient / self._scale(name)
-        sums = np.cumsum(gradient[::-1], axis=0)[::-1]
-        return np.asarray(np.concatenate([sums[:1], sums[1:] * gaps]) / self._label_scale(name))
+    def _split(self, flat: Array) -> dict[str, Array]:
+        shapes = self.pieces()
+        ends = np.cumsum([int(np.prod(shape)) for _, shape in shapes])[:-1]
+        return {name: part.reshape(shape) for (name, shape), part in zip(shapes, np.split(flat, ends), strict=True)}
 
     def unpack(self, flat: Array) -> tuple[Network, Readout]:
         """Network and readout of a flat vector."""
-        changed: dict[str, Array | Controls] = {}
-        place = 0
+        parts, changed = self._split(flat), dict[str, Array | Controls]()
         for name in self._names:
-            part, values = self.model.parameters[name], self._values(name)
-            new = self._from_coordinates(name, flat[place : place + values.size].reshape(values.shape))
-            place += values.size
+            part, new = self.model.parameters[name], self.coordinates_of(name).values(parts[name])
             changed[name] = Controls(part.knots, new, part.interpolation) if isinstance(part, Controls) else new
         readout = self._map
         if readout.trained:
-            p = flat[place : place + readout.p.size].reshape(readout.p.shape)
-            readout = replace(readout, p=p / self._readout_scale, c=flat[place + readout.p.size :])
+            readout = replace(readout, p=parts["readout p"] / self._readout_scale, c=parts["readout c"])
         return self.model.with_parameters(**changed), readout
+
+    def inlet_of(self, flat: Array) -> Readout | None:
+        """Inlet of a flat vector, None where there is none."""
+        if self.inlet is None or not self.inlet.trained:
+            return self.inlet
+        parts = self._split(flat)
+        return replace(self.inlet, p=parts["inlet p"], c=parts["inlet c"])
+
+    def initial(self, flat: Array | None = None) -> Array:
+        """State that the network starts from, of the model's shape."""
+        inlet = self.inlet if flat is None else self.inlet_of(flat)
+        return self.x if inlet is None else inlet.forward(self.x)
 
     def objective(self, flat: Array) -> tuple[float, Array]:
         """J and its gradient in the flat vector."""
@@ -222,7 +228,7 @@ class Training:
 
         found = adjoint(
             model,
-            self.x,
+            self.initial(flat),
             self.t_span,
             terminal=cost,
             scheme=self.scheme,
@@ -237,12 +243,14 @@ class Training:
                 assert isinstance(part, Controls)
                 value += self.regularizers[name].value(part.values, part.knots, part.interpolation)
                 gradient = gradient + self.regularizers[name].gradient(part.values, part.knots, part.interpolation)
-            parts.append(self._to_coordinates(name, gradient))
+            parts.append(self.coordinates_of(name).of_gradient(gradient))
         scale = self._readout_scale
         p = readout.p * scale
         value += 0.5 * self.readout_penalty * float(np.sum(p**2) + np.sum(readout.c**2))
         if readout.trained:
             parts += [outer[0] / scale + self.readout_penalty * p, outer[1] + self.readout_penalty * readout.c]
+        if self.inlet is not None and self.inlet.trained:
+            parts += self.inlet.vjp(self.x, found.state)[1:]
         return value, np.concatenate([np.ravel(p) for p in parts]) if parts else np.empty(0)
 
     def _tracking_cost(self, readout: Readout) -> Any:
@@ -270,4 +278,5 @@ class Training:
             "readout_penalty": self.readout_penalty,
             "trained": list(self._names),
             "coordinates": self.coordinates,
+            "inlet": self.inlet,
         }

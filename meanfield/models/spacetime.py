@@ -15,6 +15,7 @@ asymptotics in deep learning", arXiv 2008.02491 (inside).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,10 @@ class SpaceTimeNetwork:
         ``right`` of a `Separable` one, and `Controls` of those for an `OperatorPath`. Kernels of other operators are
         not trained.
         """
+        return dict(self._parameters)
+
+    @cached_property
+    def _parameters(self) -> dict[str, Array | Controls]:
         found: dict[str, Array | Controls] = {"bias": self.bias}
         if self.amplitude is not None:
             found["amplitude"] = self.amplitude

@@ -1,0 +1,32 @@
+"""The experiment on deep limits: every verdict holds, every verdict that can see what is planted fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+from helpers.scripts import load, statuses
+
+script = load("experiments/deep_limits.py")
+
+
+def test_every_verdict_holds_and_a_figure_is_drawn(tmp_path):
+    path = tmp_path / "d.h5"
+    assert script.main(["--smoke", "--quiet", "--out", str(path)]) == 0
+    found = statuses(path)
+    assert len(found) >= 45
+    assert set(found.values()) == {"holds"}
+    assert path.with_suffix(".png").stat().st_size > 50_000
+
+
+def test_a_planted_error_of_five_per_cent_makes_verdicts_fail(tmp_path, monkeypatch):
+    # Sections without anything planted are those of the other test.
+    sections = tuple(s for s in script.SECTIONS if "planted" in inspect.getsource(s))
+    assert 0 < len(sections) < len(script.SECTIONS)
+    monkeypatch.setattr(script, "SECTIONS", sections)
+    experiment = dataclasses.replace(script.EXPERIMENT, figure=None)
+    path = tmp_path / "d.h5"
+    assert experiment.main(["--smoke", "--quiet", "--planted", "0.05", "--out", str(path)]) == 3
+    seen = {claim: status for claim, status in statuses(path).items() if not claim.startswith(script.BLIND)}
+    assert len(seen) >= 30
+    assert set(seen.values()) == {"fails"}
