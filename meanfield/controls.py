@@ -151,12 +151,12 @@ class Controls:
         rows = np.reshape(gradient, (len(flat), *self.shape))
         k = np.clip(np.searchsorted(self.knots, flat, side="right") - 1, 0, len(self.knots) - 2)
         if self.interpolation == "constant":
-            np.add.at(out, k, rows)
+            _add_rows(out, k, rows)
             return
         s = np.clip((flat - self.knots[k]) / (self.knots[k + 1] - self.knots[k]), 0.0, 1.0)
         s = s.reshape(-1, *(1 for _ in self.shape))
-        np.add.at(out, k, (1.0 - s) * rows)
-        np.add.at(out, k + 1, s * rows)
+        _add_rows(out, k, (1.0 - s) * rows)
+        _add_rows(out, k + 1, s * rows)
 
     def refine(self, factor: int = 2) -> Controls:
         """Same function of depth on a grid with every interval cut into `factor` equal parts."""
@@ -215,3 +215,12 @@ def _means(knots: Array, values: Array, first: NDArray[np.intp]) -> Array:
     """Means over groups of pieces between knots, each from one of the pieces `first` up to the next."""
     lengths = np.diff(knots).reshape(-1, *(1 for _ in values.shape[1:]))
     return np.asarray(np.add.reduceat(values * lengths, first) / np.add.reduceat(lengths, first))
+
+
+def _add_rows(out: Array, places: NDArray[np.int64], rows: Array) -> None:
+    """Add rows[i] to out[places[i]], also where places repeat; NumPy's own way is slow for long rows."""
+    if rows[:1].size < 64:
+        np.add.at(out, places, rows)
+        return
+    for i, place in enumerate(places.tolist()):
+        out[place] += rows[i]

@@ -22,9 +22,9 @@ from meanfield.activations import Activation, activation
 from meanfield.controls import Controls
 from meanfield.errors import ConfigError
 from meanfield.kernels.particles import BLOCK, carry, velocity_at
-from meanfield.kernels.pullback import pull_back, write_down
 from meanfield.parallel import for_blocks
 from meanfield.schemes import Scheme, StepGrid
+from meanfield.velocity_adjoint import pulled_back, written_down
 
 Array = NDArray[np.float64]
 
@@ -33,8 +33,6 @@ NAMES = ("w", "b", "v", "c")
 
 FORMS = {"outside": OUTSIDE, "inside": INSIDE, "two_layer": TWO_LAYER}
 _BLOCK = 65536
-# Samples that a thread takes at a time with their adjoints, and parts whose gradients are added at the end.
-_SAMPLES, _PARTS = 1024, 16
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -299,38 +297,23 @@ class Velocity:
 
     def write_down(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> Array:
         """Fill out as `carry` and return the states of all stages, (count, s, d, n)."""
-        table, a, b, lengths = self._stages(scheme, grid, first, count)
-        stages = np.empty((count, scheme.n_stages, *y.shape))
-        code, form = self.activation.code, FORMS[self.form]
-        run = partial(write_down, code, form, self.width, table, a, b, lengths, y, stages, out)
-        for_blocks(run, y.shape[1], _SAMPLES)
-        return stages
+        steps = self._stages(scheme, grid, first, count)
+        return written_down(self.activation.code, FORMS[self.form], self.width, steps, y, out)
 
     def pull_back(
         self, scheme: Scheme, grid: StepGrid, first: int, count: int, stages: Array, sources: Array, p: Array
     ) -> dict[str, Array]:
         """Pull costates p (d, n) back in place through steps that were written down; return gradients by parameter."""
-        table, a, b, lengths = self._stages(scheme, grid, first, count)
-        code, form = self.activation.code, FORMS[self.form]
-
-        def run(start: int, stop: int) -> Array:
-            found = np.zeros(table.shape)
-            pull_back(code, form, self.width, table, a, b, lengths, stages, sources, p, found, start, stop)
-            return found
-
-        # Parts of a fixed size, added in their order: the same bytes for any number of threads.
-        parts = for_blocks(run, p.shape[1], max(_SAMPLES, -(-p.shape[1] // _PARTS)))
-        total = parts[0]
-        for part in parts[1:]:
-            total += part
-        return self.pull_back_table(grid.steps(scheme, first, count)[0], total)
+        steps = self._stages(scheme, grid, first, count)
+        found = pulled_back(self.activation.code, FORMS[self.form], self.width, steps, stages, sources, p)
+        return self.pull_back_table(grid.steps(scheme, first, count)[0], found)
 
     def _stages(self, scheme: Scheme, grid: StepGrid, first: int, count: int) -> tuple[Array, Array, Array, Array]:
         """Parameters at all stages, tableau and lengths of steps."""
         times, lengths = grid.steps(scheme, first, count)
         s = scheme.n_stages
-        table = self.table(times[:1] if self.constant else times)
-        table = np.ascontiguousarray(np.broadcast_to(table, (count, *table.shape[1:])))
+        # A copy, where one is needed: arrays broadcast are read-only, and kernels would be compiled for them again.
+        table = np.repeat(self.table(times[:1]), count, axis=0) if self.constant else self.table(times)
         return table, np.ascontiguousarray(scheme.a[:s, :s]), np.ascontiguousarray(scheme.b[:s]), lengths
 
     def carry(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> None:

@@ -15,13 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module may import those that stand before it, in its own row or in one above. The files of
 # `folder/*` do not import each other. Every module has a place: a new one is entered here.
 LAYERS = (
-    ("L0 ground", "_version errors _checks _jit _vectormath _singlemath _tiles"),
+    ("L0 ground", "_version errors _checks _jit _vectormath _singlemath _tiles _panels"),
     ("L0 ground", "activations _activate _random _velocity _muscl parallel"),
     ("L1 compiled loops", "kernels.*"),
     ("L2 values", "grids meshes transfer operators.base operators.dense operators.separable operators.convolution"),
     ("L2 values", "operators.radial operators.onthefly operators.clusters operators.cross operators.blockwise"),
     ("L2 values", "operators.hierarchical operators.combined operators.masked operators.choice operators.path"),
-    ("L2 values", "formulas laws controls schemes velocities spacetime_adjoint features losses regularizers fields"),
+    ("L2 values", "formulas laws controls schemes velocity_adjoint velocities spacetime_adjoint"),
+    ("L2 values", "features losses regularizers fields"),
     ("L2 values", "_fieldfiles data"),
     ("L2 files", "storage.syscalls storage.names storage.layout storage.safety storage.durable storage.image"),
     ("L2 files", "storage.segments storage.contents storage.netcdf storage.provenance storage.sealed storage.verify"),
@@ -29,7 +30,7 @@ LAYERS = (
     ("L2 cells", "cells densities weights"),
     ("L3 equations", "models.* constructions.*"),
     ("L4 evolution", "solution probes steppers recorder planning integration"),
-    ("L4 beside it", "exact exact_laws exact_learning exact_control export diagnostics.*"),
+    ("L4 beside it", "exact exact_laws exact_learning exact_control exact_turnpike export diagnostics.*"),
     ("L5 gradients", "learning.adjoint learning.coordinates learning.training learning.residual_form"),
     ("L5 solvers", "learning.gradient_flow learning.quasi_newton learning.multilevel learning.boundary_value"),
     ("L5 control", "learning.hamiltonians learning.pontryagin learning.successive_approximations"),

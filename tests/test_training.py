@@ -150,6 +150,40 @@ def test_gradient_flow_of_the_exact_case_decays_to_its_minimum():
     assert 2 * losses[-1] == pytest.approx(exact.energy(6), rel=1e-5)
 
 
+def test_speeds_and_clipping_are_those_of_the_layers():
+    rng, knots = np.random.default_rng(3), np.array([0.0, 0.2, 0.5, 1.0])
+    velocity = Velocity.two_layer("tanh", *(Controls(knots, rng.standard_normal((3, *s))) for s in ((2, 4), (4, 2))))
+    outlet = Readout(rng.standard_normal((1, 2)), 0.2, trained=True)
+    problem = Training(ResidualNetwork(velocity, 9), rng.standard_normal((2, 9)), Squared(rng.standard_normal(9)),
+                       (0.0, 1.0), 10, readout=outlet, trained=("v", "w"))  # fmt: skip
+    plain = GradientFlow(problem)
+    y = plain.initial()
+    rates = {}
+    for name, flow in (("plain", plain), ("fast", GradientFlow(problem, {"w": 3.0, "readout": 0.5})),
+                       ("clipped", GradientFlow(problem, clip=0.01))):  # fmt: skip
+        rate = np.empty(flow.shape)
+        flow.rate(0.0, y, rate)
+        rates[name] = rate
+    np.testing.assert_array_equal(rates["fast"][24:48], 3.0 * rates["plain"][24:48])
+    np.testing.assert_array_equal(rates["fast"][:24], rates["plain"][:24])
+    np.testing.assert_array_equal(rates["fast"][48:], 0.5 * rates["plain"][48:])
+    # theta' of a layer: coordinates are theta sqrt(h).
+    layers = rates["clipped"][:48].reshape(2, 3, -1) / np.sqrt(np.diff(knots))[:, None]
+    before = rates["plain"][:48].reshape(2, 3, -1) / np.sqrt(np.diff(knots))[:, None]
+    norms = [np.sqrt((part**2).sum(axis=(0, 2))) for part in (before, layers)]
+    np.testing.assert_allclose(norms[1], np.minimum(norms[0], 0.01), rtol=1e-12)
+    assert norms[0].max() > 0.01
+    np.testing.assert_array_equal(rates["clipped"][48:], rates["plain"][48:])
+    value, fall = GradientFlow(problem, {"w": 3.0}).dissipation(y)
+    squares = [float(np.sum(part**2)) for part in np.split(rates["plain"], [24, 48])]
+    assert fall == pytest.approx(squares[0] + 3.0 * squares[1] + squares[2], rel=1e-12)
+    assert value == plain.loss(y)
+    with pytest.raises(ConfigError, match="speed of w"):
+        GradientFlow(problem, {"w": 0.0})
+    with pytest.raises(ConfigError, match="unknown trained parameter 'b'"):
+        GradientFlow(problem, {"b": 1.0})
+
+
 def test_gradient_flow_does_not_depend_on_the_depth_of_the_network():
     # Linear weights, K = 0 at the start: J along the flow of L layers tends to that of the limit at rate 1/L.
     losses = []

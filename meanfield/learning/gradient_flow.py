@@ -60,7 +60,7 @@ class GradientFlow:
         object.__setattr__(self, "problem", replace(self.problem, coordinates="l2"))
         names = {piece.split(" ")[0] for piece, _ in self.problem.pieces()}
         for name, speed in self.speeds.items():
-            lookup("trained parameter", name, dict.fromkeys(names))
+            lookup("trained parameter", name, {known: known for known in names})
             finite_float(f"speed of {name}", speed, above=0.0)
         if self.clip is not None:
             object.__setattr__(self, "clip", finite_float("clip", self.clip, above=0.0))
