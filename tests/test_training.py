@@ -146,6 +146,8 @@ def test_gradient_flow_of_the_exact_case_decays_to_its_minimum():
     probes = {"loss": lambda _s, y, m: m.loss(y)}
     solution = integrate(flow, flow.initial(), (0.0, 60.0), rtol=1e-8, save_at=30, probes=probes)
     losses = solution.probes["loss"][1]
+    np.testing.assert_array_equal(solution.y[-1], solution.final)
+    np.testing.assert_allclose(solution.fields["b"][-1], solution.final * np.sqrt(6), rtol=1e-14)
     assert (np.diff(losses) <= 1e-12).all()
     assert 2 * losses[-1] == pytest.approx(exact.energy(6), rel=1e-5)
 

@@ -141,13 +141,15 @@ class GradientFlow:
             if outer is not None and outer.trained:
                 flat = np.concatenate([outer.p.ravel(), outer.c])
                 named[name] = Field(flat, (f"entry_{name}",), units="1", long_name=f"{name}, flat")
-        return named
+        # One parameter alone would be taken for the state, which holds its coordinates.
+        return named | {"state": Field(y, ("state_0",), units="1", long_name="coordinates of the parameters")}
 
     def axes(self) -> tuple[Axis, ...]:
         """Numbered entries of the parameters."""
         return tuple(
             Axis(field.axes[0], np.arange(field.values.size), units="1", long_name=f"entry of {name}")
             for name, field in self.fields(self.initial()).items()
+            if name != "state"
         )
 
     def describe(self) -> dict[str, Any]:
