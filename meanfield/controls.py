@@ -218,7 +218,10 @@ def _means(knots: Array, values: Array, first: NDArray[np.intp]) -> Array:
 
 
 def _add_rows(out: Array, places: NDArray[np.int64], rows: Array) -> None:
-    """Add rows[i] to out[places[i]], also where places repeat; NumPy's own way is slow for long rows."""
+    """Add rows[i] to out[places[i]], also where places repeat; NumPy's own way to do that is slow."""
+    if (places[1:] > places[:-1]).all():
+        out[places] += rows
+        return
     if rows[:1].size < 64:
         np.add.at(out, places, rows)
         return

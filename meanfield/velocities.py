@@ -9,7 +9,7 @@ of a trained network are piecewise constant ones), or a callable of depth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,8 @@ NAMES = ("w", "b", "v", "c")
 """Names of the parameters in their order; the last two are those of two layers."""
 
 FORMS = {"outside": OUTSIDE, "inside": INSIDE, "two_layer": TWO_LAYER}
+# Numbers in a table of parameters that is kept.
+_KEPT = 2**20
 _BLOCK = 65536
 
 
@@ -59,6 +61,8 @@ class Velocity:
     width: int
     breakpoints: Array
     _parts: tuple[Any, ...]
+    # What `_stages` found last, with what it was asked: the way back asks for what the way forward did.
+    _kept: list[Any] = field(repr=False)
 
     def __init__(self, form: str, sigma: str | Activation, dim: int, width: int, parts: tuple[Any, ...]) -> None:
         put = object.__setattr__
@@ -68,6 +72,7 @@ class Velocity:
         put(self, "dim", dim)
         put(self, "width", width)
         put(self, "_parts", parts)
+        put(self, "_kept", [])
         found = [p.breakpoints for p in parts if isinstance(p, Controls)]
         put(self, "breakpoints", np.unique(np.concatenate([np.empty(0), *found])))
 
@@ -310,11 +315,17 @@ class Velocity:
 
     def _stages(self, scheme: Scheme, grid: StepGrid, first: int, count: int) -> tuple[Array, Array, Array, Array]:
         """Parameters at all stages, tableau and lengths of steps."""
+        for *asked, found in self._kept:
+            if asked[0] is scheme and asked[1] is grid and asked[2:] == [first, count]:
+                return found  # type: ignore[no-any-return]
         times, lengths = grid.steps(scheme, first, count)
         s = scheme.n_stages
         # A copy, where one is needed: arrays broadcast are read-only, and kernels would be compiled for them again.
         table = np.repeat(self.table(times[:1]), count, axis=0) if self.constant else self.table(times)
-        return table, np.ascontiguousarray(scheme.a[:s, :s]), np.ascontiguousarray(scheme.b[:s]), lengths
+        steps = table, np.ascontiguousarray(scheme.a[:s, :s]), np.ascontiguousarray(scheme.b[:s]), lengths
+        if table.size <= _KEPT:
+            self._kept[:] = [(scheme, grid, first, count, steps)]
+        return steps
 
     def carry(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> None:
         """Fill out with the points y (d, n) after steps of a scheme, each block of points through all of them."""
