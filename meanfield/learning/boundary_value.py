@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from meanfield._checks import finite_float, positive_int
 from meanfield.controls import Controls
-from meanfield.errors import ConfigError, NumericalError
+from meanfield.errors import ConfigError, NumericalError, ResourceError
 from meanfield.learning.quasi_newton import Optimum
 from meanfield.learning.training import Network, Training
 from meanfield.losses import Readout
@@ -104,6 +104,8 @@ def extremal(
     ------
     ConfigError
         For other problems or values out of range.
+    ResourceError
+        Where the equations, of 2 d n unknowns and more at every node, do not fit into memory.
     """
     from scipy.integrate import solve_bvp  # noqa: PLC0415 (slow to import)
 
@@ -112,11 +114,17 @@ def extremal(
     system = _System.of(problem)
     mesh, start = system.guess(problem.model if guess is None else guess.model)
     unknowns = system.unknowns(system.outputs if guess is None else guess.readout)
-    with np.errstate(over="ignore", invalid="ignore"):  # where Newton steps go astray the solver sees it
-        found = solve_bvp(
-            lambda _t, y, *_: system.rate(y), system.ends, mesh, start,
-            p=unknowns if unknowns.size else None, tol=goal, bc_tol=goal, max_nodes=nodes,
-        )  # fmt: skip
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # where Newton steps go astray the solver sees it
+            found = solve_bvp(
+                lambda _t, y, *_: system.rate(y), system.ends, mesh, start,
+                p=unknowns if unknowns.size else None, tol=goal, bc_tol=goal, max_nodes=nodes,
+            )  # fmt: skip
+    except MemoryError as error:
+        raise ResourceError(
+            f"a boundary value problem of {len(start)} unknowns on up to {nodes} nodes does not fit into memory: "
+            "take fewer samples, or a smaller max_nodes"
+        ) from error
     status = (Status.FINISHED, Status.MAX_STEPS, Status.NOT_CONVERGED)[min(found.status, 2)]
     readout = system.readout(found.p if unknowns.size else unknowns)
 
@@ -149,6 +157,8 @@ class _System:
         model = problem.model
         if not isinstance(model, ResidualNetwork) or model.velocity.form not in ("outside", "inside"):
             raise ConfigError("a limit as a boundary value problem needs a velocity sigma(W x + b) or W sigma(x) + b")
+        if problem.inlet is not None and problem.inlet.trained:
+            raise ConfigError("a limit as a boundary value problem needs an inlet that is fixed, not trained")
         if model.stochastic:
             raise ConfigError(f"nu must be 0 for a limit as a boundary value problem, got {model.nu!r}")
         linear = model.velocity.form == "inside" or model.velocity.activation.name == "identity"
@@ -255,7 +265,7 @@ class _System:
         """What vanishes at the ends of depth, and at the optimum of a trained output map."""
         x, readout = self.state(yb[:, None])[..., 0], self.readout(np.empty(0) if unknowns is None else unknowns)
         gx, gp, gc = readout.vjp(x, self.problem.loss.gradient(readout.forward(x)))
-        found = [self.state(ya[:, None])[..., 0] - self.problem.x, self.costate(yb[:, None])[..., 0] - gx]
+        found = [self.state(ya[:, None])[..., 0] - self.problem.initial(), self.costate(yb[:, None])[..., 0] - gx]
         for name, (values, slopes) in self.rows().items():
             found += [ya[slopes] - self.penalties[name].tau * ya[values], yb[slopes]]
         if readout.trained:
@@ -295,7 +305,7 @@ class _System:
         """States and costates (d, n, m) by Euler steps."""
         d, n = self._shape
         x, p = np.zeros((d, n, len(mesh))), np.zeros((d, n, len(mesh)))
-        x[..., 0] = self.problem.x
+        x[..., 0] = self.problem.initial()
 
         def flow(k: int) -> tuple[Array, Array, dict[str, Array]]:
             at = {name: value[..., k : k + 1] for name, value in theta.items()}
