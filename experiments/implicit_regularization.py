@@ -67,7 +67,9 @@ class Config:
     width: int = option(32, "hidden neurons of a layer", least=2, most=1024)
     deepest: int = option(256, "layers of the deepest network, a power of two", least=32, most=4096)
     steps: int = option(500, "training steps of length 0.01", least=50, most=100_000)
-    pl_steps: int = option(2000, "training steps of the section on the decay of the loss", least=200, most=100_000)
+    pl_steps: int = option(
+        1500, "training steps of length 0.05 of the section on the decay of the loss", least=200, most=100_000
+    )
     paths: int = option(4000, "networks of the section on scalings", least=500, most=1_000_000)
     convention: str = option("script", "speeds of the paper or of its scripts", choices=("paper", "script"))
     planted: float = option(0.0, "relative error planted in the speeds, to see verdicts fail")
@@ -191,17 +193,18 @@ def distances(run: RunFile, kind: str, words: str, ends: dict[int, np.ndarray], 
 
 
 def decay_of_the_loss(config: Config, run: RunFile) -> None:
-    """Loss and Polyak-Lojasiewicz ratio along a training with fewer data than parameters."""
-    model = flow(config, 64, samples=config.samples // 2, width=2 * config.width, seed=3)
+    """Loss and Polyak-Lojasiewicz ratio along a training with fewer samples than neurons."""
+    model = flow(config, 64, samples=max(6, config.samples // 8), width=2 * config.width, seed=3)
     probes = {"both": Probe(lambda _s, y, m: np.array(m.dissipation(y)), every=EVERY)}
-    way = run.integrate("loss", model, model.initial(), (0.0, 0.01 * config.pl_steps), scheme="euler",
+    way = run.integrate("loss", model, model.initial(), (0.0, 0.05 * config.pl_steps), scheme="euler",
                         n_steps=config.pl_steps, save_at=1, probes=probes).raise_for_status()  # fmt: skip
     s, (loss, fall) = way.probes["both"][0], way.probes["both"][1].T
     ratio = fall / loss
     least = float(ratio.min())
     run.once("loss_ratio", lambda: {"s": s, "loss": loss, "ratio": ratio}, (s, loss, ratio))
-    run.verdict(Verdict.at_least("loss: least ratio |grad|^2/loss along the training", 0.0, least,
-                                 reason="a positive constant is the condition", source=PAPER))  # fmt: skip
+    run.verdict(Verdict.at_least("loss: least ratio |grad|^2/J along the training over the first", 0.05,
+                                 least / float(ratio[0]), reason="with more neurons than data it keeps its order",
+                                 source=PAPER))  # fmt: skip
     # Steps are explicit: the loss may lie above that of the flow by a part of the step times the curvature.
     over = float((loss / (loss[0] * np.exp(-least * s))).max())
     run.at_most("loss: its decay is exponential, J(s) <= e^(-mu s) J(0) with the least ratio as mu: largest J over it",
@@ -456,6 +459,7 @@ def figure(run: Run, path: Path) -> None:
         draw_loss(axes[1, 0], run)
         draw_kinks(axes[1, 1], run)
         draw_scalings(axes[1, 2], run)
+        drawing.suptitle(f"Speeds of V and W: convention of the {run.config['convention']}", fontsize=9)
         save(drawing, path)
 
 
@@ -542,7 +546,7 @@ EXPERIMENT = Experiment(
     run=run,
     figure=figure,
     smoke={"samples": 20, "dim": 6, "width": 12, "deepest": 128, "steps": 100, "pl_steps": 600, "paths": 2000},
-    full={"deepest": 1024, "pl_steps": 80_000, "paths": 100_000},
+    full={"deepest": 1024, "pl_steps": 20_000, "paths": 100_000},
     references=(PAPER, SCALING),
     description=(__doc__ or "").split("\n")[0],
 )
