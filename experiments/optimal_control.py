@@ -202,9 +202,9 @@ def scalar_problems(config: Config, run: RunFile) -> None:
         if kind == "additive":
             run.near("x' = w: J is lam (y - x0)^2/(T + lam) at every depth", additive.cost, 2 * best, tolerance=1e-12,
                      reason="exact for any number of Euler steps")  # fmt: skip
-            run.near("x' = w: the control is constant, (y - x0)/(T + lam)", additive.control,
-                     float(found["lbfgs"].model.parameters["b"].values.max()), tolerance=1e-8,
-                     reason="gradient below 1e-8")  # fmt: skip
+            controls = found["lbfgs"].model.parameters["b"].values
+            run.at_most("x' = w: the control is (y - x0)/(T + lam) in every layer: largest difference", 1e-8,
+                        float(np.abs(controls - additive.control).max()), reason="gradient below 1e-8")  # fmt: skip
     depths = np.array([config.layers, 2 * config.layers])
     limit = multiplicative.optimum().energy
     scaled = [n * (2 * run.optimum(f"multiplicative_{n}", scalar("multiplicative", n, config.planted), tolerance=1e-9)
@@ -335,7 +335,7 @@ def kernels(config: Config, run: RunFile) -> None:
         run.once(label, lambda before=before, after=after: {"before": before.mean(axis=0), "after":
                  after.max(axis=0)}, (before, after))  # fmt: skip
         run.verdict(Verdict.at_least(
-            f"kernels start with full rank, sigma {placement}: singular value n + 1 over the first", 0.1,
+            f"kernels start beyond rank n, sigma {placement}: singular value n + 1 over the first", 0.1,
             float((before[:, SAMPLES] / before[:, 0]).min()), reason="random kernels", source=EHL))  # fmt: skip
         run.at_most(f"kernels of the optimum have rank n, sigma {placement}: singular value n + 1 over the first", 1e-8,
                     float((after[:, SAMPLES] / after[:, 0]).max()), reason="every layer is in the span of n samples",

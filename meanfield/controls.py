@@ -95,7 +95,9 @@ class Controls:
             return cls.sample(function, knots, "constant")
         if values == "start":
             return cls(knots, np.array([np.asarray(function(t), dtype=np.float64) for t in knots[:-1]]))
-        inner = limit.breakpoints if isinstance(limit, Controls) else knots
+        if len(knots) < 2 or not (np.diff(knots) > 0).all():
+            raise ConfigError("knots must be at least two strictly increasing depths")
+        inner = limit.knots if isinstance(limit, Controls) else knots
         cuts = np.unique(np.concatenate([knots, inner[(inner > knots[0]) & (inner < knots[-1])]]))
         nodes, weights = np.polynomial.legendre.leggauss(8)
         times = 0.5 * (cuts[1:] + cuts[:-1])[:, None] + 0.5 * np.diff(cuts)[:, None] * nodes

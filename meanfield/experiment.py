@@ -53,6 +53,7 @@ class RunFile:
         self._writer = writer
         self._progress = progress
         self._solutions: dict[str, Solution] = {}
+        self._keys: dict[str, str] = {}
 
     def integrate(self, label: str, model: Any, y0: Any, t_span: tuple[float, float], **options: Any) -> Solution:
         """Integrate as `meanfield.integrate` does, into the series `label` of the run file.
@@ -92,10 +93,17 @@ class RunFile:
             Returns the columns, 1-D arrays of one length by name.
         inputs
             Everything the result depends on.
+
+        Raises
+        ------
+        ConfigError
+            For a label that this run has used for other inputs.
         """
         from meanfield.recording import digest  # noqa: PLC0415
 
         key = digest(inputs, function)
+        if self._keys.setdefault(label, key) != key:
+            raise ConfigError(f"label {label!r} stands for something else in this run already")
         found = self._writer.table(label, key)
         if found is None:
             with self._progress.task(label, note="computing"):

@@ -39,12 +39,14 @@ class Minimisation:
         return {"parameter": self._optimum.flat}
 
     def history(self) -> dict[str, Array]:
-        """J and |grad J| at every iteration and, in the last row, at the end; the number of the status."""
+        """J and |grad J| at every iteration and, in the last row, at the end; status and evaluations as numbers."""
         found = self._optimum
+        counted = np.nan if found.evaluations is None else float(found.evaluations)
         return {
             "value": np.append(found.values, found.value),
             "gradient_norm": np.append(found.gradient_norms, found.gradient_norm),
             "status": np.full(len(found.values) + 1, float(_STORED.index(found.status))),
+            "evaluations": np.full(len(found.values) + 1, counted),
         }
 
     def stored(self, once: Once, label: str) -> Optimum:
@@ -54,7 +56,11 @@ class Minimisation:
         values, norms = rows["value"], rows["gradient_norm"]
         history = list(zip(values[:-1].tolist(), norms[:-1].tolist(), strict=True))
         status = _STORED[int(rows["status"][-1])]
-        return Optimum.at(self.problem, flat, float(values[-1]), float(norms[-1]), history, status, status.value)
+        counted = rows["evaluations"][-1]
+        evaluations = None if np.isnan(counted) else int(counted)
+        return Optimum.at(
+            self.problem, flat, float(values[-1]), float(norms[-1]), history, status, status.value, evaluations
+        )
 
     def describe(self) -> dict[str, Any]:
         """What determines the result, for digests of runs."""

@@ -69,6 +69,7 @@ def plan_steps(
         model.check(state)
     t0, t1 = _span(t_span)
     edges = _edges(model, t0, t1)
+    t0, t1 = float(edges[0]), float(edges[-1])
     fixed = dt is not None or n_steps is not None
     if hasattr(model, "step_limits"):
         if rtol is not None or atol is not None:
@@ -113,10 +114,21 @@ def step_grid(
 
 
 def _edges(model: Any, t0: float, t1: float) -> Array:
+    """Ends of the span and the breakpoints between them."""
     inner = np.asarray(model.breakpoints, dtype=np.float64)
-    # A breakpoint within rounding of an end is that end: no step fits between.
     slack = 4.0 * math.ulp(max(abs(t0), abs(t1)))
-    return np.concatenate([[t0], inner[(t0 + slack < inner) & (inner < t1 - slack)], [t1]])
+    near = np.diff(inner) <= slack
+    if near.any():
+        k = int(np.argmax(near))
+        raise ConfigError(
+            f"breakpoints {float(inner[k])!r} and {float(inner[k + 1])!r} differ by rounding only: give parameters "
+            "on the same layers the same knots"
+        )
+    # A breakpoint within rounding of an end is that end: no step fits between, and stages lie on its right side.
+    ends = [float(inner[np.abs(inner - t) <= slack][0]) if (np.abs(inner - t) <= slack).any() else t for t in (t0, t1)]
+    if not ends[0] < ends[1]:
+        ends = [t0, t1]
+    return np.concatenate([ends[:1], inner[(ends[0] < inner) & (inner < ends[1])], ends[1:]])
 
 
 def _span(t_span: tuple[float, float]) -> tuple[float, float]:

@@ -167,7 +167,7 @@ def kernel_parameters(operator: Operator) -> dict[str, Array | Controls]:
             for name in rows[0]
         }
     if isinstance(operator, Separable):
-        return {"left": operator.left, "right": operator.right}
+        return {"left": operator.left.copy(), "right": operator.right.copy()}
     if isinstance(operator, Dense) and operator.storage == "float64":
         return {"weight": operator.kernel_matrix()}
     return {}
@@ -176,12 +176,18 @@ def kernel_parameters(operator: Operator) -> dict[str, Array | Controls]:
 def with_kernel(operator: Operator, changed: Mapping[str, Array | Controls]) -> Operator:
     """Return the same operator with other parameters of its kernel, one or more of `kernel_parameters`."""
     if isinstance(operator, OperatorPath):
+        parts = [part for part in changed.values() if isinstance(part, Controls)]
+        first = parts[0]
+        if any(p.interpolation != first.interpolation or not np.array_equal(p.knots, first.knots) for p in parts):
+            raise ConfigError("factors of one kernel must have the same knots and interpolation")
         each = [
             with_kernel(one, {name: part.values[k] for name, part in changed.items() if isinstance(part, Controls)})
             for k, one in enumerate(operator.operators)
         ]
-        return OperatorPath(operator.knots, [one for one in each if isinstance(one, IntegralOperator)],
-                            operator.interpolation)  # fmt: skip
+        kept = [one for one in each if isinstance(one, IntegralOperator)]
+        if len(parts) < len(kernel_parameters(operator)) and not np.array_equal(first.knots, operator.knots):
+            raise ConfigError("a factor alone cannot have other knots than the rest of its kernel")
+        return OperatorPath(first.knots, kept, first.interpolation)
     values = kernel_parameters(operator) | dict(changed)
     if isinstance(operator, Separable):
         return Separable(operator.grid, values["left"], values["right"], operator.local)

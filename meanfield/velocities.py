@@ -61,7 +61,7 @@ class Velocity:
     width: int
     breakpoints: Array
     _parts: tuple[Any, ...]
-    # What `_stages` found last, with what it was asked: the way back asks for what the way forward did.
+    # What `_stages` found on the way forward, with what it was asked: the way back asks for the same.
     _kept: list[Any] = field(repr=False)
 
     def __init__(self, form: str, sigma: str | Activation, dim: int, width: int, parts: tuple[Any, ...]) -> None:
@@ -303,6 +303,8 @@ class Velocity:
     def write_down(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> Array:
         """Fill out as `carry` and return the states of all stages, (count, s, d, n)."""
         steps = self._stages(scheme, grid, first, count)
+        if steps[0].size <= _KEPT:
+            self._kept[:] = [(scheme, grid, first, count, steps)]
         return written_down(self.activation.code, FORMS[self.form], self.width, steps, y, out)
 
     def pull_back(
@@ -310,6 +312,7 @@ class Velocity:
     ) -> dict[str, Array]:
         """Pull costates p (d, n) back in place through steps that were written down; return gradients by parameter."""
         steps = self._stages(scheme, grid, first, count)
+        self._kept.clear()
         found = pulled_back(self.activation.code, FORMS[self.form], self.width, steps, stages, sources, p)
         return self.pull_back_table(grid.steps(scheme, first, count)[0], found)
 
@@ -322,10 +325,7 @@ class Velocity:
         s = scheme.n_stages
         # A copy, where one is needed: arrays broadcast are read-only, and kernels would be compiled for them again.
         table = np.repeat(self.table(times[:1]), count, axis=0) if self.constant else self.table(times)
-        steps = table, np.ascontiguousarray(scheme.a[:s, :s]), np.ascontiguousarray(scheme.b[:s]), lengths
-        if table.size <= _KEPT:
-            self._kept[:] = [(scheme, grid, first, count, steps)]
-        return steps
+        return table, np.ascontiguousarray(scheme.a[:s, :s]), np.ascontiguousarray(scheme.b[:s]), lengths
 
     def carry(self, scheme: Scheme, grid: StepGrid, first: int, count: int, y: Array, out: Array) -> None:
         """Fill out with the points y (d, n) after steps of a scheme, each block of points through all of them."""

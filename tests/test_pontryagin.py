@@ -267,7 +267,7 @@ def test_bad_input_names_the_offender():
     with pytest.raises(ConfigError, match="'b' has no penalty"):
         pmp_residual(replace(problem, regularizers={"w": DepthL2(0.1)}))
     with pytest.raises(ConfigError, match="t_span"):
-        pmp_residual(replace(problem, t_span=(0.0, 2.0)))
+        pmp_residual(replace(problem, t_span=(0.0, 2.0), n_steps=8))
     with pytest.raises(ConfigError, match="trained is empty"):
         pmp_residual(replace(problem, trained=()))
     constant = problem.model.with_parameters(b=np.zeros(2))

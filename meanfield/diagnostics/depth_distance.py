@@ -58,6 +58,7 @@ def tl2_distance(layers: Controls, limit: Limit, *, tolerance: float = 1e-12) ->
     holds for layers whose transport of depth stagnates, T_n(t) = t_i on layer i.
     """
     goal = finite_float("tolerance", tolerance, above=0.0)
+    _check_layers(layers)
     if isinstance(limit, Controls):
         _check_pair(layers, limit)
         cuts = np.unique(np.concatenate([layers.knots, limit.knots]))
@@ -102,6 +103,7 @@ def tl_sup_distance(layers: Controls, limit: Limit, *, samples: int = 9) -> floa
     """
     if positive_int("samples", samples) < 2:
         raise ConfigError(f"samples must be at least 2, got {samples}")
+    _check_layers(layers)
     cuts = layers.knots
     if isinstance(limit, Controls):
         _check_pair(layers, limit)
@@ -206,6 +208,11 @@ def _cheapest(cost: Array, rows: Array, columns: Array) -> Array:
     if found.status != 0:
         raise NumericalError(f"the cheapest coupling was not found: {found.message}")
     return np.asarray(found.x, dtype=np.float64).reshape(n, m)
+
+
+def _check_layers(layers: Any) -> None:
+    if not isinstance(layers, Controls):
+        raise ConfigError(f"layers must be Controls, got {shown(layers)}")
 
 
 def _check_pair(first: Controls, second: Controls) -> None:

@@ -102,8 +102,8 @@ def adjoint(
         Fixed steps as for `integrate`; RK4 by default.
     checkpoints
         Number of pieces K into which the steps are cut; memory is that of K states and of the stages of 1/K of
-        the steps, so the square root of the number of steps is least. None holds everything where a quarter of the free
-        memory is enough for it, else takes the square root.
+        the steps, least about the square root of the number of stages. None holds everything where a quarter of the
+        free memory is enough for it, else takes the square root.
 
     Raises
     ------
@@ -114,6 +114,8 @@ def adjoint(
     """
     if not hasattr(model, "pull_back"):
         raise ConfigError(f"{type(model).__name__} has no adjoint")
+    if getattr(model, "stochastic", False):
+        raise ConfigError("a discrete adjoint is that of steps without noise: nu must be 0")
     state = finite_array("y0", y0, shape=tuple(model.shape))
     if dt is None and n_steps is None:
         raise ConfigError("a discrete adjoint is that of fixed steps: give dt or n_steps")
@@ -155,8 +157,12 @@ def _backward(
         value += cost
         for name, part in model.pull_back(scheme, grid, first, last - first, stages, sources, p).items():
             gradients[name] = gradients[name] + part if name in gradients else part
+        del stages, sources  # before the next piece is written down
     if not np.isfinite(value):
         raise NumericalError(f"the objective is {value}")
+    for name, part in {"the state": p, **gradients}.items():
+        if not np.isfinite(part).all():
+            raise NumericalError(f"the gradient in {name} is not finite")
     return Gradient(value, p, gradients, final)
 
 
@@ -183,7 +189,7 @@ def _pieces(n_steps: int, n_stages: int, size: int, checkpoints: int | None) -> 
         whole = 8 * n_steps * n_stages * size
         if whole <= SMALL or whole < available_bytes() // 4:
             return [(0, n_steps)]
-        count = round(np.sqrt(n_steps))
+        count = round(np.sqrt(n_steps * n_stages))
     else:
         count = positive_int("checkpoints", checkpoints)
     length = -(-n_steps // min(count, n_steps))

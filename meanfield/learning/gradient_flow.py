@@ -64,7 +64,11 @@ class GradientFlow:
             finite_float(f"speed of {name}", speed, above=0.0)
         if self.clip is not None:
             object.__setattr__(self, "clip", finite_float("clip", self.clip, above=0.0))
-            if len({len(self.problem.model.parameters[name].values) for name in self._deep}) != 1:  # type: ignore[union-attr]
+            parts = [part for name, part in self.problem.model.parameters.items() if name in self._deep
+                     and isinstance(part, Controls)]  # fmt: skip
+            if not parts or any(
+                p.interpolation != parts[0].interpolation or not np.array_equal(p.knots, parts[0].knots) for p in parts
+            ):
                 raise ConfigError("clip bounds layers: the trained parameters over depth must share theirs")
 
     @property

@@ -112,7 +112,7 @@ def multilevel(
     evaluations: list[int] = []
     for n in chosen:
         problem = problem_of_depth(n)
-        start, tried = _start(problem, optima, steps, carry)
+        start, tried = _start(problem, optima, [*chosen[: len(optima)], n], carry)
         goal = tolerance if n == chosen[-1] or coarse_tolerance is None else coarse_tolerance
         optimum = minimise(problem, start, tolerance=goal, max_iterations=max_iterations, memory=memory)
         assert optimum.evaluations is not None
@@ -149,7 +149,10 @@ def carried(problem: Training, optimum: Optimum, *, interpolate: bool = True) ->
     readout = problem.readout
     if readout is not None and readout.trained:
         readout = replace(readout, p=optimum.readout.p, c=optimum.readout.c)
-    return replace(problem, model=problem.model.with_parameters(**changed), readout=readout).start()
+    inlet = problem.inlet
+    if inlet is not None and inlet.trained and optimum.inlet is not None:
+        inlet = replace(inlet, p=optimum.inlet.p, c=optimum.inlet.c)
+    return replace(problem, model=problem.model.with_parameters(**changed), readout=readout, inlet=inlet).start()
 
 
 def _moved(old: Array | Controls, new: Array | Controls, *, interpolate: bool) -> Array | Controls:
@@ -177,7 +180,7 @@ def _through(middles: Array, values: Array, at: Array) -> Array:
     return np.asarray(make_interp_spline(middles, values, k=min(3, len(middles) - 1))(at))
 
 
-def _start(problem: Training, optima: list[Optimum], steps: list[int], carry: str) -> tuple[Array | None, int]:
+def _start(problem: Training, optima: list[Optimum], depths: list[int], carry: str) -> tuple[Array | None, int]:
     """Flat vector to start from, None for the problem's own, and the evaluations that its choice took."""
     if not optima:
         return None, 0
@@ -185,6 +188,6 @@ def _start(problem: Training, optima: list[Optimum], steps: list[int], carry: st
     if carry != "extrapolated" or len(optima) < 2:
         return last, 0
     before = carried(problem, optima[-2])
-    inverse = [1.0 / n for n in (steps[-2], steps[-1], problem.n_steps)]
+    inverse = [1.0 / n for n in depths[-3:]]
     ahead = last + (last - before) * (inverse[2] - inverse[1]) / (inverse[1] - inverse[0])
     return (ahead if problem.objective(ahead)[0] < problem.objective(last)[0] else last), 2

@@ -20,7 +20,7 @@ class PmpResidual:
     Attributes
     ----------
     gaps
-        H_k(theta_k) - min H_k >= 0 of every layer, (K,): to the best minimum found.
+        H_k(theta_k) - min H_k of every layer, (K,): to the best minimum found, below 0 by rounding at most.
     slopes
         |grad H_k(theta_k)|, (K,).
     hamiltonian
@@ -33,8 +33,8 @@ class PmpResidual:
 
     @property
     def gap(self) -> float:
-        """Largest gap."""
-        return float(self.gaps.max())
+        """Largest gap, up to its sign."""
+        return float(np.abs(self.gaps).max())
 
     @property
     def stationarity(self) -> float:
@@ -72,5 +72,5 @@ def pmp_residual(problem: Training, model: Network | None = None) -> PmpResidual
     model = problem.model if model is None else model
     hamiltonian, theta = LayerHamiltonian.along(problem, model), layers_of(problem, model)
     values = hamiltonian.values(theta)
-    gaps = np.maximum(values - hamiltonian.minima(theta), 0.0)
+    gaps = values - hamiltonian.minima(theta)
     return PmpResidual(gaps, hamiltonian.norms(hamiltonian.gradient(theta)), values)

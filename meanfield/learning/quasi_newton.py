@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meanfield._checks import finite_array, finite_float, positive_int
-from meanfield.errors import NumericalError
+from meanfield.errors import ConfigError, NumericalError
 from meanfield.learning.training import Network, Training
 from meanfield.losses import Readout
 from meanfield.parallel import blas_single_thread
@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 Objective = Callable[[Array], tuple[float, Array]]
 
 
+# Stands for values that are not finite.
+_FAR = 1e300
 # Newton steps at the end, and conjugate directions of each.
 _ROUNDS, _CONJUGATE = 4, 40
 
@@ -44,6 +46,8 @@ class Optimum:
         What the solver said.
     evaluations
         How often J and its gradient were evaluated, None where nobody counted.
+    inlet
+        Input map at the end, None where the problem has none.
     """
 
     model: Network
@@ -56,6 +60,7 @@ class Optimum:
     status: Status
     message: str
     evaluations: int | None = None
+    inlet: Readout | None = None
 
     @classmethod
     def at(
@@ -72,7 +77,8 @@ class Optimum:
         """Optimum of a problem at a flat vector with its J and |grad J|, and those of all iterations."""
         values, norms = (np.array(column) for column in zip(*history, strict=True))
         model, readout = problem.unpack(flat)
-        return cls(model, readout, flat, value, norm, values, norms, status, message, evaluations)
+        inlet = problem.inlet_of(flat)
+        return cls(model, readout, flat, value, norm, values, norms, status, message, evaluations, inlet)
 
     def raise_for_status(self) -> Optimum:
         """Return itself if the solver converged, else raise `NumericalError`."""
@@ -109,11 +115,15 @@ def minimise(
     Raises
     ------
     ConfigError
-        For values out of range.
+        For values out of range, or a problem without anything to train.
+    NumericalError
+        If J or its gradient is not finite at the start.
     """
     from scipy.optimize import minimize  # noqa: PLC0415 (slow to import)
 
     begin = problem.start() if start is None else finite_array("start", start, shape=problem.start().shape)
+    if not begin.size:
+        raise ConfigError("nothing is trained: trained is empty, and readout and inlet are fixed")
     goal = finite_float("tolerance", tolerance, above=0.0)
     limit = positive_int("max_iterations", max_iterations)
     seen: dict[bytes, tuple[float, float]] = {}
@@ -125,12 +135,19 @@ def minimise(
         return problem.objective(flat)
 
     def noted(flat: Array) -> tuple[float, Array]:
-        value, gradient = objective(flat)
+        try:
+            value, gradient = objective(flat)
+        except NumericalError:
+            if not seen and not history:
+                raise
+            # A step too far: the line search comes back from where nothing is finite.
+            return _FAR, np.zeros_like(flat)
         seen[flat.tobytes()] = (value, float(np.linalg.norm(gradient)))
         return value, gradient
 
+    history: list[tuple[float, float]] = []
     first, slope = noted(begin)
-    history = [(first, float(np.linalg.norm(slope)))]
+    history.append((first, float(np.linalg.norm(slope))))
 
     def note(flat: Array) -> None:
         history.append(seen[np.ascontiguousarray(flat).tobytes()])

@@ -54,8 +54,8 @@ def residual_form(problem: Training) -> Training:
     if not isinstance(model, SpaceTimeNetwork):
         raise ConfigError(f"residual_form takes a problem of a SpaceTimeNetwork, got {type(model).__name__}")
     assert problem.readout is not None
-    if problem.readout.trained:
-        raise ConfigError("residual_form needs a readout that is fixed, not trained")
+    if problem.readout.trained or problem.readout_penalty:
+        raise ConfigError("residual_form needs a readout that is fixed, not trained, and no readout_penalty")
     if not isinstance(model.bias, Controls) and not model.bias.shape and "bias" in (problem.trained or ()):
         raise ConfigError("a bias that is one number has no residual form when trained: give a field of the labels")
     q = model.grid.weights
@@ -79,10 +79,11 @@ def kernel_values(model: ResidualNetwork, weights: Array) -> Array:
 def _velocity(model: SpaceTimeNetwork) -> Velocity:
     operator = model.operator
     each = operator.operators if isinstance(operator, OperatorPath) else (operator,)
-    plain = all(isinstance(one, Dense) and not one.local for one in each)
+    plain = all(isinstance(one, Dense) and one.storage == "float64" and not one.local for one in each)
     if not plain or model.leak or model.amplitude is not None:
         raise ConfigError(
-            "only a SpaceTimeNetwork with Dense kernels, without leak, amplitude and local part, has a residual form"
+            "only a SpaceTimeNetwork with Dense kernels in double precision, without leak, amplitude and local part, "
+            "has a residual form"
         )
     part, q = model.parameters["weight"], model.grid.weights
     w = Controls(part.knots, part.values * q, part.interpolation) if isinstance(part, Controls) else part * q

@@ -11,21 +11,22 @@ of that penalty: steps of solvers then depend neither on the number of layers no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meanfield._checks import finite_array, finite_float, lookup, one_of, positive_int
+from meanfield._checks import finite_array, finite_float, lookup, one_of, positive_int, shown
 from meanfield.controls import Controls
-from meanfield.errors import ConfigError
+from meanfield.errors import ConfigError, NumericalError
 from meanfield.learning.adjoint import adjoint
 from meanfield.learning.coordinates import Coordinates
 from meanfield.losses import Loss, Readout, loss_of
 from meanfield.models.residual import ResidualNetwork
 from meanfield.models.spacetime import SpaceTimeNetwork
+from meanfield.planning import step_grid
 from meanfield.regularizers import Regularizer, regularizer_of
 from meanfield.schemes import EULER, Scheme
 from meanfield.schemes import scheme as scheme_of
@@ -90,6 +91,15 @@ class Training:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
+        if not isinstance(self.model, (ResidualNetwork, SpaceTimeNetwork)):
+            raise ConfigError(f"model must be a ResidualNetwork or a SpaceTimeNetwork, got {shown(self.model)}")
+        if getattr(self.model, "stochastic", False):
+            raise ConfigError("training has no noise: nu must be 0")
+        for name in ("readout", "inlet"):
+            if not isinstance(getattr(self, name), Readout | None):
+                raise ConfigError(f"{name} must be a Readout or None, got {shown(getattr(self, name))}")
+        if not isinstance(self.regularizers, Mapping):
+            raise ConfigError(f"regularizers must map names to regularisers, got {shown(self.regularizers)}")
         put(self, "x", self._checked_inputs())
         loss = loss_of(self.loss)
         dim, n_samples = (
@@ -112,14 +122,24 @@ class Training:
             raise ConfigError("tracking needs a readout that is fixed, not trained")
         one_of("coordinates", self.coordinates, ("auto", "l2"))
         known = self.model.parameters
-        names = tuple(known) if self.trained is None else tuple(self.trained)
-        for name in names:
-            lookup("parameter", name, known)
+        names = tuple(known) if self.trained is None else self._checked_names()
         put(self, "trained", names)
+        kept: dict[str, Regularizer] = {}
         for name, regularizer in self.regularizers.items():
             if not isinstance(lookup("parameter", name, known), Controls):
                 raise ConfigError(f"parameter {name!r} does not depend on depth: a regulariser has nothing to act on")
-            regularizer_of(regularizer)
+            kept[name] = regularizer_of(regularizer)
+        put(self, "regularizers", kept)
+        step_grid(self.model, self.t_span, n_steps=self.n_steps)  # refuses spans and steps that cannot be
+
+    def _checked_names(self) -> tuple[str, ...]:
+        if isinstance(self.trained, str) or not isinstance(self.trained, Sequence):
+            raise ConfigError(f"trained must be names of parameters, such as ('w', 'b'), got {shown(self.trained)}")
+        for name in self.trained:
+            lookup("parameter", name, self.model.parameters)
+        if len(set(self.trained)) < len(self.trained):
+            raise ConfigError(f"trained names a parameter twice: {', '.join(self.trained)}")
+        return tuple(self.trained)
 
     def _checked_inputs(self) -> Array:
         if self.inlet is None:
@@ -189,6 +209,9 @@ class Training:
 
     def _split(self, flat: Array) -> dict[str, Array]:
         shapes = self.pieces()
+        size = sum(int(np.prod(shape)) for _, shape in shapes)
+        if np.shape(flat) != (size,):
+            raise ConfigError(f"flat has shape {np.shape(flat)}, expected ({size},)")
         ends = np.cumsum([int(np.prod(shape)) for _, shape in shapes])[:-1]
         return {name: part.reshape(shape) for (name, shape), part in zip(shapes, np.split(flat, ends), strict=True)}
 
@@ -235,15 +258,13 @@ class Training:
             n_steps=self.n_steps,
             running=self._tracking_cost(readout) if self.tracking else None,
         )
-        value, parts = found.value, []
-        for name in self._names:
-            gradient = found.parameters[name]
-            if name in self.regularizers:
-                part = model.parameters[name]
-                assert isinstance(part, Controls)
-                value += self.regularizers[name].value(part.values, part.knots, part.interpolation)
-                gradient = gradient + self.regularizers[name].gradient(part.values, part.knots, part.interpolation)
-            parts.append(self.coordinates_of(name).of_gradient(gradient))
+        value, slopes = found.value, dict(found.parameters)
+        for name, regularizer in self.regularizers.items():
+            part = model.parameters[name]
+            assert isinstance(part, Controls)
+            value += regularizer.value(part.values, part.knots, part.interpolation)
+            slopes[name] = slopes[name] + regularizer.gradient(part.values, part.knots, part.interpolation)
+        parts = [self.coordinates_of(name).of_gradient(slopes[name]) for name in self._names]
         scale = self._readout_scale
         p = readout.p * scale
         value += 0.5 * self.readout_penalty * float(np.sum(p**2) + np.sum(readout.c**2))
@@ -251,7 +272,10 @@ class Training:
             parts += [outer[0] / scale + self.readout_penalty * p, outer[1] + self.readout_penalty * readout.c]
         if self.inlet is not None and self.inlet.trained:
             parts += self.inlet.vjp(self.x, found.state)[1:]
-        return value, np.concatenate([np.ravel(p) for p in parts]) if parts else np.empty(0)
+        gradient = np.concatenate([np.ravel(p) for p in parts]) if parts else np.empty(0)
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+            raise NumericalError(f"the objective is {value}, or its gradient is not finite")
+        return value, gradient
 
     def _tracking_cost(self, readout: Readout) -> Any:
         def running(_t: float, y: Array) -> tuple[float, Array]:
@@ -271,7 +295,7 @@ class Training:
             "loss": self.loss,
             "t_span": list(self.t_span),
             "n_steps": self.n_steps,
-            "scheme": scheme.name,
+            "scheme": scheme,
             "readout": self.readout,
             "regularizers": dict(self.regularizers),
             "tracking": self.tracking,

@@ -139,7 +139,11 @@ class SpaceTimeNetwork:
         found: dict[str, Array | Controls] = {"bias": self.bias}
         if self.amplitude is not None:
             found["amplitude"] = self.amplitude
-        return found | kernel_parameters(self.operator)
+        kernel = kernel_parameters(self.operator)
+        for part in kernel.values():
+            # They are kept: what is written into them would not reach the operator.
+            (part.values if isinstance(part, Controls) else part).flags.writeable = False
+        return found | kernel
 
     def with_parameters(self, **changed: Array | Controls) -> SpaceTimeNetwork:
         """Return the same network with other parameters of the same shapes.
@@ -390,7 +394,7 @@ def _checked_bias(bias: Any, n_nodes: int) -> Array | Controls:
         if bias.shape not in ((), (n_nodes,)):
             raise ConfigError(f"bias has shape {bias.shape} at each depth, expected () or ({n_nodes},)")
         return bias
-    values = finite_array("bias", bias)
+    values = finite_array("bias", bias).copy()
     if values.shape not in ((), (n_nodes,)):
         raise ConfigError(f"bias has length {values.shape}, but the grid has length ({n_nodes},)")
     return values
