@@ -1,7 +1,8 @@
 """Optimal control of scalar states in closed form: terminal costs and the linear-quadratic turnpike.
 
 Costs of a control over [0, T], one datum, (x(T) - y)^2 without 1/2: `TerminalAdditive` (x' = w),
-`TerminalMultiplicative` (x' = w x) and `Turnpike` (x' = u with tracking). Source: consequences of the models.
+`TerminalMultiplicative` (x' = w x) and `Turnpike` (x' = u with tracking); `TerminalLogistic` (x' = w) with a loss that
+has no minimum, `TerminalTwoLayer` (x' = v max(w x + b, 0)) where T plays no role. Source: consequences of the models.
 """
 
 from __future__ import annotations
@@ -125,6 +126,117 @@ class TerminalMultiplicative:
         if not self.x0 * self.y > 0.0:
             raise ConfigError(f"the target cannot be reached: y/x0 must be > 0, got y = {self.y}, x0 = {self.x0}")
         return math.log(self.y / self.x0)
+
+
+@dataclass(frozen=True)
+class TerminalLogistic:
+    """x' = w on [0, T], x(0) = 0: minimise log(1 + e^{-x(T)}) + lam int w^2; the minimiser is constant in time.
+
+    The loss has no minimum: with m = x(T), m (1 + e^m) = T/(2 lam), so that m grows like log T, the loss falls like
+    2 lam log(T)/T and the cost like lam log(T)^2/T. Euler steps of any number have the same minimum.
+
+    Parameters
+    ----------
+    lam, length
+        Penalty and T, > 0.
+
+    Raises
+    ------
+    ConfigError
+        For values out of range.
+    """
+
+    lam: float
+    length: float
+
+    def __post_init__(self) -> None:
+        check_fields(self, lam=0.0, length=0.0)
+
+    @property
+    def margin(self) -> float:
+        """m = x(T) > 0."""
+        level = math.log(0.5 * self.length / self.lam)
+        # The root of an increasing concave function: Newton's method from the left of it rises to it.
+        m = min(math.exp(level) / (1.0 + math.exp(1.0)), 1.0)
+        for _ in range(100):
+            excess = math.log(m) + m + math.log1p(math.exp(-m)) - level
+            step = -excess / (1.0 / m + 1.0 / (1.0 + math.exp(-m)))
+            m += step
+            if abs(step) <= 4.0 * math.ulp(m):
+                break
+        return m
+
+    @property
+    def control(self) -> float:
+        """w = m/T."""
+        return self.margin / self.length
+
+    @property
+    def error(self) -> float:
+        """log(1 + e^{-m})."""
+        return math.log1p(math.exp(-self.margin))
+
+    @property
+    def cost(self) -> float:
+        """Minimum, log(1 + e^{-m}) + lam m^2/T."""
+        return self.error + self.lam * self.margin**2 / self.length
+
+
+@dataclass(frozen=True)
+class TerminalTwoLayer:
+    """x' = v max(w x + b, 0) on [0, T], x(0) = x0: minimise (x(T) - y)^2 + lam int v^2 + w^2 + b^2.
+
+    The velocity is homogeneous of degree two in its parameters. To move at speed |x'| costs at least
+    2 |x'|/sqrt(1 + x^2), taken by (w, b) parallel to (x, 1) and v^2 = w^2 + b^2, so that the problem is to minimise
+
+        (x(T) - y)^2 + 2 lam |asinh x(T) - asinh x0|,
+
+    whatever T: time only sets the speed. For lam >= |y - x0| sqrt(1 + x0^2) nothing moves.
+
+    Parameters
+    ----------
+    x0, y
+        Start and target.
+    lam
+        Penalty, > 0.
+
+    Raises
+    ------
+    ConfigError
+        For values out of range.
+    """
+
+    x0: float
+    y: float
+    lam: float
+
+    def __post_init__(self) -> None:
+        check_fields(self, x0=None, y=None, lam=0.0)
+
+    def _cost(self, x: Any) -> Array:
+        """Cost of ending at x."""
+        return np.asarray((x - self.y) ** 2 + 2.0 * self.lam * np.abs(np.arcsinh(x) - math.asinh(self.x0)))
+
+    @property
+    def end(self) -> float:
+        """x(T) at the global minimum."""
+        # Between the ends, stationary points have (y - x)^2 (1 + x^2) = lam^2.
+        square = np.polymul([1.0, -2.0 * self.y, self.y**2], [1.0, 0.0, 1.0])
+        roots = np.roots(np.polysub(square, [self.lam**2]))
+        real = roots[np.abs(roots.imag) < 1e-6].real
+        low, high = sorted((self.x0, self.y))
+        candidates = np.append(real[(real > low) & (real < high)], self.x0)
+        return float(candidates[int(np.argmin(self._cost(candidates)))])
+
+    @property
+    def error(self) -> float:
+        """(x(T) - y)^2."""
+        return (self.end - self.y) ** 2
+
+    @property
+    def cost(self) -> float:
+        """Minimum, the same at every T > 0."""
+        return float(self._cost(self.end))
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.linalg import lstsq
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
 from meanfield.diagnostics.rates import fit_rate
 from meanfield.errors import ConfigError
-from meanfield.exact_control import TerminalAdditive, TerminalMultiplicative, Turnpike
+from meanfield.exact_control import (
+    TerminalAdditive,
+    TerminalLogistic,
+    TerminalMultiplicative,
+    TerminalTwoLayer,
+    Turnpike,
+)
 from meanfield.exact_learning import DeepBias, DeepWeight, alternating_output, penalty_modes, stationary_points
 from meanfield.regularizers import DepthH1
 
@@ -263,6 +269,44 @@ def test_only_the_ratio_of_penalty_and_time_matters_and_long_times_have_their_li
             assert abs(fit_rate(times, np.abs(gap)).slope + 1.0) < 0.02
 
 
+@pytest.mark.parametrize("length", [1e-3, 0.5, 4.0, 300.0, 1e8])
+def test_logistic_terminal_problem_is_the_minimum_and_falls_like_a_logarithm_over_time(length):
+    problem = TerminalLogistic(0.3, length)
+    cost = lambda m: np.logaddexp(0.0, -m) + 0.3 * m**2 / length  # noqa: E731
+    found = minimize_scalar(cost, bounds=(0.0, 60.0), method="bounded", options={"xatol": 1e-12})
+    assert problem.cost == pytest.approx(found.fun, rel=1e-13)
+    assert problem.margin * (1.0 + np.exp(problem.margin)) == pytest.approx(length / 0.6, rel=1e-12)
+    assert problem.control == problem.margin / length
+    assert problem.cost == pytest.approx(problem.error + 0.3 * length * problem.control**2, rel=1e-14)
+    if length > 1e6:
+        # e^{-m} = 2 lam m/T to leading order.
+        assert problem.error * length / (0.6 * problem.margin) == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x0", "y", "lam"), [(0.5, 1.2, 0.3), (-0.5, 0.7, 0.2), (2.0, -1.0, 0.5), (-2.0, 3.0, 2.9), (-2.0, 3.0, 6.0)]
+)
+def test_two_layers_cost_the_same_at_every_time_and_their_end_is_the_global_minimum(x0, y, lam):
+    problem = TerminalTwoLayer(x0, y, lam)
+    ends = np.linspace(min(x0, y), max(x0, y), 200_001)
+    costs = (ends - y) ** 2 + 2.0 * lam * np.abs(np.arcsinh(ends) - np.arcsinh(x0))
+    assert problem.cost == pytest.approx(costs.min(), abs=1e-9)
+    assert problem.end == pytest.approx(ends[costs.argmin()], abs=1e-4)
+    assert problem.error == (problem.end - y) ** 2
+    # At unit speed from x0 to the end: (w, b) = a (x, 1), v = |(w, b)|, v (w x + b) = 1.
+    x = np.linspace(x0, problem.end, 20_001)
+    a = (1.0 + x**2) ** -0.75
+    norms = a**2 * (1.0 + x**2) * 2.0
+    np.testing.assert_allclose(a * np.sqrt(1.0 + x**2) * a * (1.0 + x**2), 1.0, rtol=1e-13)
+    assert problem.error + lam * abs(float(np.trapezoid(norms, x))) == pytest.approx(problem.cost, rel=1e-7)
+
+
+def test_two_layers_do_not_move_where_moving_costs_more():
+    problem = TerminalTwoLayer(0.0, 0.1, 0.5)
+    assert problem.end == 0.0
+    assert problem.cost == pytest.approx(0.01, rel=1e-14)
+
+
 TURNPIKES = [Turnpike(1.4, 0.2, 0.5, 2.0), Turnpike(1.0, 3.0, 0.04, 1.5, 0.3), Turnpike(0.0, 1.0, 2.0, 3.0, 9.0)]
 
 
@@ -333,6 +377,8 @@ def test_long_turnpikes_do_not_overflow_and_steps_decay_at_their_own_rate():
         (lambda: TerminalMultiplicative(1.0, -1.0, 1.0, 1.0).long_time_cost, "y/x0 must be > 0"),
         (lambda: alternating_output(1.0, 1.0, 0), "n must be a positive integer"),
         (lambda: penalty_modes(0.0, 3), "tau must be > 0, got 0.0"),
+        (lambda: TerminalLogistic(0.0, 1.0), "lam must be > 0, got 0.0"),
+        (lambda: TerminalTwoLayer(0.0, np.nan, 1.0), "y must be finite"),
         (lambda: Turnpike(0.0, 1.0, 1.0, 1.0, -1.0), "beta must be >= 0, got -1.0"),
         (lambda: Turnpike(0.0, 1.0, 1.0, 1.0).discrete_rate(0.0), "step must be > 0, got 0.0"),
     ],
