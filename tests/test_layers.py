@@ -36,6 +36,7 @@ LAYERS = (
     ("L5 control", "learning.hamiltonians learning.pontryagin learning.successive_approximations"),
     ("L5 grids of states", "learning.control_problems learning.hjb"),
     ("L5 long times", "learning.end_constraints learning.minimal_norm learning.continuation"),
+    ("L5 turnpike", "learning.turnpike learning.arcs"),
     ("L6 harness", "config verdict recording optima limits sweep plotting progress experiment benchmarking"),
     ("L7 front", "__init__ cli __main__"),
 )
