@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from meanfield._checks import finite_array, finite_float, one_of
 from meanfield.controls import Controls
 from meanfield.errors import ConfigError, NumericalError
+from meanfield.learning.optimum_path import OptimumPath
 from meanfield.learning.quasi_newton import Optimum, minimise
 from meanfield.learning.training import Training
 
@@ -29,47 +30,6 @@ Array = NDArray[np.float64]
 
 PREDICTORS = ("secant", "last", "own")
 """Words for where a problem starts: see `continuation`."""
-
-
-@dataclass(frozen=True, eq=False)
-class Path:
-    """Optima along one way through the values, in the order in which they were found.
-
-    Attributes
-    ----------
-    values
-        Values of the parameter, (K,).
-    optima
-        Optimum of each.
-    steps
-        Steps of each problem; with Euler steps, layers, (K,).
-    evaluations
-        Evaluations of J and its gradient at each value, those that choose the start included, (K,).
-    """
-
-    values: Array
-    optima: tuple[Optimum, ...]
-    steps: NDArray[np.int64]
-    evaluations: NDArray[np.int64]
-
-    @property
-    def energies(self) -> Array:
-        """J of each optimum, (K,)."""
-        return np.array([optimum.value for optimum in self.optima])
-
-    @property
-    def work(self) -> int:
-        """Evaluations times steps, summed over all values: passes forward and back through one layer."""
-        return int(self.evaluations @ self.steps)
-
-    def raise_for_status(self) -> Path:
-        """Return itself if every optimum converged, else raise `NumericalError` with the first value that did not."""
-        for value, optimum in zip(self.values.tolist(), self.optima, strict=True):
-            try:
-                optimum.raise_for_status()
-            except NumericalError as error:
-                raise NumericalError(f"at {value!r}: {error}") from None
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +44,8 @@ class Continuation:
         From the last to the first, started from the end of `forth`; None if there was no way back.
     """
 
-    forth: Path
-    back: Path | None
+    forth: OptimumPath
+    back: OptimumPath | None
 
     @property
     def best(self) -> tuple[Optimum, ...]:
@@ -224,7 +184,7 @@ class _Walker:
     predictor: str
     options: Mapping[str, Any]
 
-    def walk(self, values: Array, start: Array | None) -> Path:
+    def walk(self, values: Array, start: Array | None) -> OptimumPath:
         """Path through the values from a flat vector of the first problem."""
         done: list[tuple[float, Training, Optimum]] = []
         evaluations = []
@@ -236,7 +196,7 @@ class _Walker:
             done.append((value, problem, optimum))
             evaluations.append(optimum.evaluations + tried)
         steps = np.array([problem.n_steps for _, problem, _ in done])
-        return Path(values, tuple(optimum for _, _, optimum in done), steps, np.array(evaluations))
+        return OptimumPath(values, tuple(optimum for _, _, optimum in done), steps, np.array(evaluations))
 
     def _start(
         self, value: float, problem: Training, done: list[tuple[float, Training, Optimum]]

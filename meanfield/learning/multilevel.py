@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,50 +18,13 @@ from numpy.typing import NDArray
 from meanfield._checks import one_of, positive_int, shown
 from meanfield.controls import Controls
 from meanfield.errors import ConfigError
+from meanfield.learning.optimum_path import OptimumPath
 from meanfield.learning.quasi_newton import Optimum, minimise
 from meanfield.learning.training import Training
 
 Array = NDArray[np.float64]
 
 CARRIES = ("extrapolated", "interpolated", "repeated")
-
-
-@dataclass(frozen=True, eq=False)
-class Multilevel:
-    """Optima over depths, coarse to fine, and what they took.
-
-    Attributes
-    ----------
-    depths
-        Numbers that the problems were made of, (K,).
-    optima
-        Optimum of every depth.
-    steps
-        Steps of each problem; with Euler steps, layers, (K,).
-    evaluations
-        Evaluations of J and its gradient at each depth, those that choose the start included, (K,).
-    """
-
-    depths: tuple[int, ...]
-    optima: tuple[Optimum, ...]
-    steps: NDArray[np.int64]
-    evaluations: NDArray[np.int64]
-
-    @property
-    def energies(self) -> Array:
-        """Minimum of J at each depth, (K,)."""
-        return np.array([optimum.value for optimum in self.optima])
-
-    @property
-    def work(self) -> int:
-        """Evaluations times steps, summed over all depths: passes forward and back through one layer."""
-        return int(self.evaluations @ self.steps)
-
-    def raise_for_status(self) -> Multilevel:
-        """Return itself if every depth converged, else raise `NumericalError`."""
-        for optimum in self.optima:
-            optimum.raise_for_status()
-        return self
 
 
 def multilevel(
@@ -73,7 +36,7 @@ def multilevel(
     max_iterations: int = 1000,
     memory: int = 20,
     carry: str = "extrapolated",
-) -> Multilevel:
+) -> OptimumPath:
     """Minimise a training problem at increasing depths by L-BFGS, each from what the ones before found.
 
     Parameters
@@ -92,6 +55,11 @@ def multilevel(
         ``"interpolated"`` by splines through the middles of layers, ``"repeated"`` as the same function of depth, or
         ``"extrapolated"``: interpolated, and with two depths at hand extrapolated in 1/n where that lowers J (which
         takes two evaluations).
+
+    Returns
+    -------
+    OptimumPath
+        Of values n.
 
     Raises
     ------
@@ -119,7 +87,8 @@ def multilevel(
         optima.append(optimum)
         steps.append(problem.n_steps)
         evaluations.append(optimum.evaluations + tried)
-    return Multilevel(chosen, tuple(optima), np.array(steps), np.array(evaluations))
+    values = np.array(chosen, dtype=np.float64)
+    return OptimumPath(values, tuple(optima), np.array(steps), np.array(evaluations))
 
 
 def carried(problem: Training, optimum: Optimum, *, interpolate: bool = True) -> Array:
