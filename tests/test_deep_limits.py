@@ -1,4 +1,4 @@
-"""The experiment on deep limits: every verdict holds, every verdict that can see what is planted fails."""
+"""The experiment on deep limits: every verdict that can see what is planted fails."""
 
 from __future__ import annotations
 
@@ -8,15 +8,6 @@ import inspect
 from helpers.scripts import load, statuses
 
 script = load("experiments/deep_limits.py")
-
-
-def test_every_verdict_holds_and_a_figure_is_drawn(tmp_path):
-    path = tmp_path / "d.h5"
-    assert script.main(["--smoke", "--quiet", "--out", str(path)]) == 0
-    found = statuses(path)
-    assert len(found) >= 45
-    assert set(found.values()) == {"holds"}
-    assert path.with_suffix(".png").stat().st_size > 50_000
 
 
 def test_a_planted_error_of_five_per_cent_makes_verdicts_fail(tmp_path, monkeypatch):

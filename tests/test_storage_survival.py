@@ -189,12 +189,15 @@ def short_run(path: Path, system: syscalls.System, *, resume: bool = False) -> t
     [(errno.ENOSPC, True), (errno.EIO, False), ("short", False)],
     ids=["the disk stays full", "one input/output error", "one short write"],
 )
-def test_a_fault_at_any_call_is_never_silent_and_loses_nothing(tmp_path, fault, lasting):
+def test_a_fault_at_any_call_is_never_silent_and_loses_nothing(tmp_path, fault, lasting, pytestconfig):
     reference = tmp_path / "reference.h5"
     healthy = Faulty(0, fault)
     short_run(reference, healthy)
     calls = [k for k, name in enumerate(healthy.calls, 1) if fault != "short" or name in ("write", "pwrite")]
     assert len(calls) > 30
+    if not pytestconfig.getoption("--full"):
+        # The sealed file is written in many pieces that are all alike: a quarter of them will do.
+        calls = [k for k in calls if healthy.calls[k - 1] != "pwrite" or k % 4 == 0]
     raised: Counter = Counter()
     for k in calls:
         path = tmp_path / f"{k}" / "run.h5"
@@ -210,7 +213,7 @@ def test_a_fault_at_any_call_is_never_silent_and_loses_nothing(tmp_path, fault, 
         assert error.errno == fault, (where, error)
         assert not path.exists() or verify(path).ok, where
         check_stored(path, durable)
-        if where[1] == "pwrite" and k % 5:
+        if where[1] == "pwrite" and k % 5 and k % 8:
             continue  # one of the many writes of the sealed file: what is left is the same for all
         _, after = short_run(path, syscalls.System(), resume=True)
         assert after is None, (where, error, after)
