@@ -89,6 +89,7 @@ _HOMES = {
     "learning.continuation": ("continuation",),
     "learning.control_problems": ("QuadraticControl", "SampledControl"),
     "learning.hjb": ("solve_hjb",),
+    "constructions.relu_flow": ("relu_flow",),
     "limits": ("convergence_study", "extrapolate"),
     "verdict": ("Verdict",),
     "experiment": ("Experiment", "RunFile"),
