@@ -198,6 +198,9 @@ def decay_of_the_loss(config: Config, run: RunFile) -> None:
     way = run.integrate("loss", model, model.initial(), (0.0, 0.05 * config.pl_steps), scheme="euler",
                         n_steps=config.pl_steps, save_at=1, probes=probes).raise_for_status()  # fmt: skip
     s, (loss, fall) = way.probes["both"][0], way.probes["both"][1].T
+    # Below that the loss is rounding.
+    seen = loss > 1e-20 * loss[0]
+    s, loss, fall = s[seen], loss[seen], fall[seen]
     ratio = fall / loss
     least = float(ratio.min())
     run.once("loss_ratio", lambda: {"s": s, "loss": loss, "ratio": ratio}, (s, loss, ratio))
